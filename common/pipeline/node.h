@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nodes and edges of a running graph, as a component sees them.
+ *
+ * Delivery: node_emit() hands a batch to every next node: one reference and one count of the ack per
+ * branch, counted on each edge. It never fails; the verdict travels in the ack.
+ *
+ * Back-pressure comes first and is separate: a node that cannot take more closes its entry
+ * (node_close), and everything above it is closed until it opens again. Receivers read only while
+ * open; a node that makes data by itself asks node_is_open(its own) before it makes more.
+ *
+ * The ledger: in + made = out + dropped{reason} + held, per node and signal, in items. node_emit and
+ * the engine count in and out; the component counts the rest here.
+ */
+#ifndef PIPELINE_NODE_H
+#define PIPELINE_NODE_H
+
+#include "common/pipeline/component.h"
+
+/* Gives one reference of b and one count of a to the outputs. Connectors: the signal of b is `makes`. */
+void node_emit(struct instance *in, struct batch *b, struct ack *a);
+/* True while every output's entry is open (receivers: of all pipelines of that signal). */
+bool node_outputs_open(const struct instance *in);
+/* Closes or opens the entry of this instance. Counted: each close needs its open. Any thread. */
+void node_close(struct instance *in);
+void node_open(struct instance *in);
+
+/* ---- ledger ---- */
+
+/* Items that appear here (receivers: accepted; connectors and generators: made). */
+void ledger_made(struct instance *in, enum signal s, uint64_t items);
+/*
+ * Items that end here without going on. Static reason text, part of the metric's label:
+ * "filtered", "not_sampled", "shutdown", "rejected", "too_old", "queue_full" ...
+ */
+void ledger_dropped(struct instance *in, enum signal s, uint64_t items, const char *reason);
+/* Items that left the process from here (exporters, at success). */
+void ledger_sent(struct instance *in, enum signal s, uint64_t items);
+/* A receiver refused items before they became a batch, or their ack came back negative. */
+void ledger_refused(struct instance *in, enum signal s, uint64_t items, const char *reason);
+/* An attempt ended without an answer: the items may arrive twice. */
+void ledger_uncertain(struct instance *in, enum signal s, uint64_t items);
+
+/* ---- life ---- */
+
+/* The instance has finished stopping; call it once, on any thread. */
+void instance_stopped(struct instance *in);
+/* A component failed for good while running: the service shuts down with exit status 1. */
+void instance_fatal(struct instance *in, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Another instance by id (extensions), NULL if there is none. */
+struct instance *instance_find(struct instance *in, enum component_kind kind, const char *id);
+
+#endif
