@@ -1,0 +1,1 @@
+"""What scenario tests share: starting programs, sinks that verify, reading metrics, waiting."""

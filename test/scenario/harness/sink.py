@@ -1,0 +1,133 @@
+"""An OTLP back end that keeps what it gets, byte for byte, and can be made to misbehave."""
+
+import collections
+import gzip
+import http.server
+import threading
+import time
+from concurrent import futures
+
+import grpc
+
+from . import otlp
+
+SIGNAL_OF_METHOD = {otlp.TRACE_METHOD: "traces", otlp.METRICS_METHOD: "metrics",
+                    otlp.LOGS_METHOD: "logs"}
+SIGNAL_OF_PATH = {"/v1/traces": "traces", "/v1/metrics": "metrics", "/v1/logs": "logs"}
+
+
+class Sink:
+    """gRPC on .grpc_port and HTTP on .http_port of 127.0.0.1.
+
+    fault: None, or a function (signal, body) -> None to accept, a grpc.StatusCode, or "drop" to
+    keep the data and close without an answer (HTTP only).
+    """
+
+    def __init__(self, delay=0.0):
+        self.lock = threading.Lock()
+        self.requests = collections.defaultdict(list)
+        self.delay = delay
+        self.fault = None
+        self.metadata = []
+        self.grpc_port = 0
+        self.http_port = 0
+        self._grpc = None
+        self._http = None
+        self.start()
+
+    def start(self):
+        self._start_grpc()
+        self._start_http()
+
+    def _start_grpc(self):
+        sink = self
+
+        class Handler(grpc.GenericRpcHandler):
+            def service(self, details):
+                signal = SIGNAL_OF_METHOD.get(details.method)
+                if signal is None:
+                    return None
+                return grpc.unary_unary_rpc_method_handler(
+                    lambda body, ctx: sink._on_grpc(signal, body, ctx))
+
+        self._grpc = grpc.server(futures.ThreadPoolExecutor(8), options=[
+            ("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)])
+        self._grpc.add_generic_rpc_handlers((Handler(),))
+        self.grpc_port = self._grpc.add_insecure_port(f"127.0.0.1:{self.grpc_port}")
+        assert self.grpc_port, "the sink's gRPC port could not be bound"
+        self._grpc.start()
+
+    def _start_http(self):
+        sink = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                signal = SIGNAL_OF_PATH.get(self.path)
+                verdict = sink._take(signal, body)
+                if verdict == "drop":
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                self.send_response(200 if verdict is None else 503)
+                self.send_header("content-type", "application/x-protobuf")
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *args):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._http = Server(("127.0.0.1", self.http_port), Handler)
+        self.http_port = self._http.server_address[1]
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def _on_grpc(self, signal, body, ctx):
+        with self.lock:
+            self.metadata.append(dict(ctx.invocation_metadata()))
+        verdict = self._take(signal, body)
+        if verdict is not None:
+            ctx.abort(verdict, "made to fail")
+        return b""
+
+    def _take(self, signal, body):
+        if self.delay:
+            time.sleep(self.delay)
+        verdict = self.fault(signal, body) if self.fault else None
+        if verdict is None or verdict == "drop":
+            with self.lock:
+                self.requests[signal].append(body)
+        return verdict
+
+    def records(self, signal="traces"):
+        """[(resource, scope, record bytes)] of all that was accepted, in order of arrival."""
+        with self.lock:
+            bodies = list(self.requests[signal])
+        return [r for body in bodies for r in otlp.raw_records(body)]
+
+    def spans(self):
+        return [rec for _, _, rec in self.records("traces")]
+
+    def span_count(self):
+        return len(self.spans())
+
+    def clear(self):
+        with self.lock:
+            self.requests.clear()
+
+    def stop(self):
+        """Stops answering: connections are refused from here on. start() opens the same ports."""
+        if self._grpc:
+            self._grpc.stop(0).wait()
+            self._grpc = None
+        if self._http:
+            self._http.shutdown()
+            self._http.server_close()
+            self._http = None

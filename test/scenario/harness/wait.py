@@ -1,0 +1,56 @@
+"""Waiting for a condition instead of sleeping."""
+
+import socket
+import time
+
+
+class TimeoutExpired(AssertionError):
+    pass
+
+
+def wait_until(condition, timeout=20.0, what="condition", interval=0.02):
+    """Calls condition() until it returns something true, and returns that."""
+    deadline = time.monotonic() + timeout
+    last = None
+    while True:
+        last = condition()
+        if last:
+            return last
+        if time.monotonic() >= deadline:
+            raise TimeoutExpired(f"{what} not met within {timeout} s (last: {last!r})")
+        time.sleep(interval)
+
+
+def stable(read, quiet=0.6, timeout=20.0):
+    """Returns read() once it has not changed for `quiet` seconds."""
+    deadline = time.monotonic() + timeout
+    value, since = read(), time.monotonic()
+    while time.monotonic() - since < quiet:
+        if time.monotonic() >= deadline:
+            raise TimeoutExpired(f"value still changes after {timeout} s: {value!r}")
+        time.sleep(0.05)
+        now = read()
+        if now != value:
+            value, since = now, time.monotonic()
+    return value
+
+
+def free_ports(n):
+    """n TCP ports of loopback that were free a moment ago."""
+    socks = []
+    for _ in range(n):
+        s = socket.socket()
+        s.bind(("127.0.0.1", 0))
+        socks.append(s)
+    ports = [s.getsockname()[1] for s in socks]
+    for s in socks:
+        s.close()
+    return ports
+
+
+def accepts(port, host="127.0.0.1"):
+    try:
+        with socket.create_connection((host, port), timeout=0.5):
+            return True
+    except OSError:
+        return False
