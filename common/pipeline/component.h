@@ -62,7 +62,7 @@ struct component {
     const char *const *aliases; /* NULL-ended old spellings: "otlp"; NULL = none */
     const char *help;           /* one sentence */
     unsigned signals;           /* SIGNAL_BITs it takes (receivers: makes) */
-    unsigned makes;             /* connectors: SIGNAL_BITs it makes */
+    unsigned makes;             /* connectors: SIGNAL_BITs it makes; 0 = the signal it takes */
     enum stability stability;
     enum affinity affinity;
     bool mutates; /* its output may differ from its input: told for docs */

@@ -28,6 +28,7 @@ struct yaml_node {
     struct yaml_mark mark;
     bool quoted;      /* scalar in quotes: a string whatever it looks like */
     const char *text; /* scalar: after expansion */
+    const char *orig; /* what stood in ${...} before it was read as YAML, for strings; or NULL */
     struct yaml_node **items; /* list */
     struct yaml_pair *pairs;  /* mapping */
     size_t n;
@@ -59,6 +60,7 @@ struct config_telemetry {
     const char *metrics_host; /* Prometheus reader */
     uint64_t metrics_port;
     bool metrics_on;
+    bool without_type_suffix, without_units, without_scope_info; /* as the Collector: default true */
     struct option_list resource; /* struct option_pair */
 };
 
@@ -81,11 +83,16 @@ struct config_source {
 
 /*
  * Loads, merges, expands, checks names and references, parses every component's options. All problems
- * found are reported, one a line, each "file:line:column: path: what (did you mean x?)".
+ * found are reported, one a line, each "file:line:column: path: what (did you mean x?)". Warnings are
+ * lines there, too, marked "warning: " after the place: they alone do not make it fail.
+ * -EINVAL for problems, -ENOMEM.
  */
 int config_load(struct config **out, const struct config_source *src, size_t n,
                 const struct component *const *components, struct buf *problems) MUSTCHECK;
 void config_free(struct config **c);
+
+/* Whether connector c joins a pipeline of `from` to one of `to`. makes == 0: the signal it takes. */
+bool config_connects(const struct component *c, enum signal from, enum signal to);
 
 /* Fills `out` (config_size bytes, zeroed) from the node by the table; used by config_load and tests. */
 int options_parse(void *out, const struct option *table, const struct yaml_node *node,
