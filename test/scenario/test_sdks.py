@@ -1,6 +1,5 @@
 """Unmodified OpenTelemetry SDKs export to the gateway, by gRPC and by HTTP."""
 
-import pathlib
 import shutil
 import subprocess
 import sys
