@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# make              bin/tailrace-agent and bin/tailrace-gateway
+# make SAN=address  the same under build/gcc-address/bin (address, undefined, thread; a,b for both)
+# make CC=clang     another compiler, another folder
+# make help         all targets
+#
+# No file lists: a new .c in a room, a new *_test.c, *_fuzz.c or *_bench.c is found by itself.
+
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+SAN ?=
+FAULT ?=
+CLANG ?= clang
+BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+comma := ,
+compiler := $(notdir $(lastword $(CC)))
+flavour := $(compiler)$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(FAULT),-fault-$(FAULT))
+B := build/$(flavour)
+G := build/gen
+BIN := $(if $(SAN)$(FAULT)$(filter-out gcc,$(compiler)),$(B)/bin,bin)
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
+libs := libuv libnghttp2 libcjson yaml-0.1 openssl libcares libpcre2-8 libxxhash libdeflate \
+        libisal libzstd
+agent_libs := libbpf libelf zlib
+
+CPPFLAGS += -I. -I$(G) -D_GNU_SOURCE -DPCRE2_CODE_UNIT_WIDTH=8
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+        -Wformat=2 -Wvla -Wundef -Wno-unused-parameter -Wno-missing-field-initializers
+cflags := -std=gnu11 -fno-omit-frame-pointer -fno-strict-aliasing -ffunction-sections \
+          -fdata-sections $(WARN) $(CFLAGS) $(shell pkg-config --cflags $(libs) 2>/dev/null)
+ldflags := -Wl,--gc-sections $(LDFLAGS)
+ldlibs := $(shell pkg-config --libs $(libs) 2>/dev/null) -lprotobuf-nanopb -lpthread -lm
+ifneq ($(SAN),)
+cflags += -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
+ldflags += -fsanitize=$(SAN)
+endif
+ifneq ($(FAULT),)
+CPPFLAGS += -DTAILRACE_FAULT_$(shell echo $(FAULT) | tr a-z A-Z)
+endif
+
+find_c = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
+common_src := $(call find_c,common)
+agent_src := $(call find_c,agent)
+gateway_src := $(call find_c,gateway)
+protos := $(sort $(wildcard proto/*.proto))
+proto_src := $(protos:proto/%.proto=$(G)/proto/%.pb.c)
+bpf_src := $(sort $(wildcard bpf/*.bpf.c))
+skeleton := $(if $(bpf_src),$(G)/bpf/tailrace.skel.h)
+
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+common_obj := $(call obj,$(common_src) $(proto_src))
+agent_obj := $(call obj,$(agent_src))
+gateway_obj := $(call obj,$(gateway_src))
+programs := $(if $(wildcard agent/main.c),$(BIN)/tailrace-agent) \
+            $(if $(wildcard gateway/main.c),$(BIN)/tailrace-gateway)
+
+.PHONY: all
+all: $(programs) ## the two programs
+
+$(BIN)/tailrace-agent: $(common_obj) $(agent_obj)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(ldflags) -o $@ $^ $(ldlibs) $(shell pkg-config --libs $(agent_libs))
+
+$(BIN)/tailrace-gateway: $(common_obj) $(gateway_obj)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(ldflags) -o $@ $^ $(ldlibs)
+
+# ---- compiling ----
+
+# Generated headers must be there before anything is compiled; afterwards .d files know who needs them.
+generated := $(proto_src) $(skeleton)
+
+$(B)/%.o: %.c | $(generated)
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	@$(CC) $(CPPFLAGS) $(cflags) $(if $(filter build/%,$<),-w) \
+	    $(if $(filter common/pipeline/cli.c,$<),-DTAILRACE_VERSION='"$(version)"') \
+	    -MMD -MP -c -o $@ $<
+
+$(G)/proto/%.pb.c: proto/%.proto $(wildcard proto/*.options)
+	@mkdir -p $(@D)
+	@echo "  PROTO $<"
+	@protoc -Iproto --nanopb_out="-Iproto:$(G)/proto" $<
+
+$(G)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	@echo "  BPF   $<"
+	@$(CLANG) -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter \
+	    -D__TARGET_ARCH_$(shell uname -m | sed 's/x86_64/x86/;s/aarch64/arm64/') \
+	    -I. -idirafter /usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
+
+$(G)/bpf/tailrace.o: $(bpf_src:bpf/%.bpf.c=$(G)/bpf/%.bpf.o)
+	@echo "  GEN   $@"
+	@$(BPFTOOL) gen object $@ $^
+
+$(skeleton): $(G)/bpf/tailrace.o
+	@$(BPFTOOL) gen skeleton $< name tailrace > $@.tmp && mv $@.tmp $@
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# ---- unit tests: test/unit mirrors the tree; the .c files a test includes are left out of its link ----
+
+unit_src := $(sort $(shell find test/unit -name '*_test.c' 2>/dev/null))
+unit_bin := $(unit_src:%.c=$(B)/%)
+room = $(word 3,$(subst /, ,$(1)))
+included = $(shell sed -n 's/^\#include "\([^"]*\.c\)".*/\1/p' $(1))
+link_for = $(filter-out $(call obj,$(included) %/main.c),$(common_obj) \
+           $(if $(filter agent,$(call room,$(1))),$(filter-out $(B)/agent/main.o,$(agent_obj))) \
+           $(if $(filter gateway,$(call room,$(1))),$(filter-out $(B)/gateway/main.o,$(gateway_obj))))
+
+.SECONDEXPANSION:
+$(unit_bin): $(B)/%: $(B)/%.o $$(call link_for,$$*.c)
+	@echo "  LINK  $@"
+	@$(CC) $(ldflags) -o $@ $(filter %.o,$^) $(ldlibs) -lcmocka \
+	    $(if $(filter agent,$(call room,$*.c)),$(shell pkg-config --libs $(agent_libs)))
+
+.PHONY: unit unit-bin
+unit-bin: $(unit_bin)
+unit: unit-bin ## unit tests, each in its own process
+	@scripts/run-unit $(unit_bin)
+
+# ---- benchmarks and tools of tests ----
+
+tool_src := $(sort $(wildcard test/tools/*.c))
+tool_bin := $(tool_src:%.c=$(B)/%)
+bench_src := $(sort $(wildcard test/bench/*_bench.c))
+bench_bin := $(bench_src:%.c=$(B)/%)
+bench_obj := $(call obj,$(filter-out $(bench_src),$(sort $(wildcard test/bench/*.c))))
+$(tool_bin) $(bench_bin): $(B)/%: $(B)/%.o $(bench_obj) $(common_obj)
+	@echo "  LINK  $@"
+	@$(CC) $(ldflags) -o $@ $(filter %.o,$^) $(ldlibs)
+.PHONY: tools
+tools: $(tool_bin) $(bench_bin) ## helper programs of tests and benchmarks
+
+.PHONY: help clean
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 20
+clean: ## removes build/ and bin/
+	rm -rf build bin
