@@ -31,7 +31,7 @@ libs := libuv libnghttp2 libcjson yaml-0.1 openssl libcares libpcre2-8 libxxhash
         libisal libzstd
 agent_libs := libbpf libelf zlib
 
-CPPFLAGS += -I. -I$(G) -D_GNU_SOURCE -DPCRE2_CODE_UNIT_WIDTH=8
+CPPFLAGS += -I. -I$(G) -D_GNU_SOURCE
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
         -Wformat=2 -Wvla -Wundef -Wno-unused-parameter -Wno-missing-field-initializers
