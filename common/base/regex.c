@@ -4,6 +4,7 @@
 #include <errno.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 enum {
@@ -143,13 +144,28 @@ void regex_free(struct regex **r)
     *r = NULL;
 }
 
-/* One for each thread: what a match writes. */
+static pthread_key_t match_data_key;
+static pthread_once_t match_data_once = PTHREAD_ONCE_INIT;
+
+static void free_match_data(void *data)
+{
+    pcre2_match_data_free(data);
+}
+
+static void make_key(void)
+{
+    ASSERT(pthread_key_create(&match_data_key, free_match_data) == 0);
+}
+
+/* One for each thread, freed at its end: what a match writes. */
 static pcre2_match_data *thread_match_data(void)
 {
     static _Thread_local pcre2_match_data *data;
     if (!data) {
+        pthread_once(&match_data_once, make_key);
         data = pcre2_match_data_create(REGEX_MAX_GROUPS + 1, NULL);
         ASSERT(data);
+        pthread_setspecific(match_data_key, data);
     }
     return data;
 }
