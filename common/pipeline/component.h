@@ -30,6 +30,7 @@
 #ifndef PIPELINE_COMPONENT_H
 #define PIPELINE_COMPONENT_H
 
+#include "common/base/log.h"
 #include "common/io/loop.h"
 #include "common/otlp/batch.h"
 #include "common/pipeline/ack.h"
