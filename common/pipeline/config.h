@@ -9,6 +9,7 @@
 #define PIPELINE_CONFIG_H
 
 #include "common/base/arena.h"
+#include "common/base/buf.h"
 #include "common/base/err.h"
 #include "common/pipeline/component.h"
 

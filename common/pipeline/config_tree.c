@@ -267,10 +267,9 @@ static void print_indent(unsigned indent, struct buf *out)
         buf_add_cstr(out, "  ");
 }
 
-/* A value after its "key:" or "-": on the same line when it fits there. */
-static void print_value(const struct yaml_node *n, unsigned indent, struct buf *out)
+void yaml_print_value(const struct yaml_node *n, unsigned indent, struct buf *out)
 {
-    if (n->kind == YAML_NULL) {
+    if (!n || n->kind == YAML_NULL) {
         buf_add_cstr(out, " null\n");
     } else if (n->kind == YAML_SCALAR) {
         buf_add_byte(out, ' ');
@@ -294,16 +293,16 @@ void yaml_print(const struct yaml_node *n, unsigned indent, struct buf *out)
             print_indent(indent, out);
             yaml_print_text(n->pairs[i].key->text, out);
             buf_add_byte(out, ':');
-            print_value(n->pairs[i].value, indent + 1, out);
+            yaml_print_value(n->pairs[i].value, indent + 1, out);
         }
     } else if (n->kind == YAML_LIST) {
         for (size_t i = 0; i < n->n; i++) {
             print_indent(indent, out);
             buf_add_byte(out, '-');
-            print_value(n->items[i], indent + 1, out);
+            yaml_print_value(n->items[i], indent + 1, out);
         }
     } else {
         print_indent(indent, out);
-        print_value(n, indent, out);
+        yaml_print_value(n, indent, out);
     }
 }

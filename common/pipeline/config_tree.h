@@ -62,6 +62,8 @@ int yaml_unflatten(struct yaml_ctx *c, struct yaml_node **root);
 int yaml_expand(struct yaml_ctx *c, struct yaml_node *root);
 /* YAML text of a tree (block style), for print-config. */
 void yaml_print(const struct yaml_node *n, unsigned indent, struct buf *out);
+/* A value after its "key:" or "-", on the same line when it fits there; NULL is null. */
+void yaml_print_value(const struct yaml_node *n, unsigned indent, struct buf *out);
 /* One scalar as YAML text, quoted when it would read as something else. */
 void yaml_print_text(const char *text, struct buf *out);
 
