@@ -267,17 +267,22 @@ static void print_indent(unsigned indent, struct buf *out)
         buf_add_cstr(out, "  ");
 }
 
+static void print_scalar(const struct yaml_node *n, struct buf *out)
+{
+    if (!n || n->kind == YAML_NULL)
+        buf_add_cstr(out, "null");
+    else if (n->quoted || value_kind(n->text) == VALUE_STRING)
+        yaml_print_text(n->text, out);
+    else
+        buf_add_cstr(out, n->text);
+    buf_add_byte(out, '\n');
+}
+
 void yaml_print_value(const struct yaml_node *n, unsigned indent, struct buf *out)
 {
-    if (!n || n->kind == YAML_NULL) {
-        buf_add_cstr(out, " null\n");
-    } else if (n->kind == YAML_SCALAR) {
+    if (!n || n->kind == YAML_NULL || n->kind == YAML_SCALAR) {
         buf_add_byte(out, ' ');
-        if (n->quoted || value_kind(n->text) == VALUE_STRING)
-            yaml_print_text(n->text, out);
-        else
-            buf_add_cstr(out, n->text);
-        buf_add_byte(out, '\n');
+        print_scalar(n, out);
     } else if (n->n == 0) {
         buf_add_cstr(out, n->kind == YAML_LIST ? " []\n" : " {}\n");
     } else {
@@ -303,6 +308,6 @@ void yaml_print(const struct yaml_node *n, unsigned indent, struct buf *out)
         }
     } else {
         print_indent(indent, out);
-        yaml_print_value(n, indent, out);
+        print_scalar(n, out);
     }
 }

@@ -17,7 +17,7 @@ enum {
     YAML_MAX_BYTES = 4 << 20,   /* one source */
     YAML_MAX_NODES = 200000,    /* all sources of a configuration, aliases copied out */
     YAML_MAX_DEPTH = 100,       /* of lists and mappings */
-    EXPAND_MAX_BYTES = 1 << 20, /* one value after substitution */
+    EXPAND_MAX_BYTES = 256 << 10, /* one value after substitution */
 };
 
 /* Collects problems as lines; the callers test `errors` at the end. */
