@@ -282,7 +282,7 @@ int options_parse(void *out, const struct option *table, const struct yaml_node 
 {
     struct report report = {.out = problems};
     struct yaml_ctx yaml = {.arena = a, .report = &report};
-    struct option_ctx x = {.yaml = &yaml};
+    struct option_ctx x = {.yaml = &yaml, .at = node ? &node->mark : NULL};
 
     buf_init(&x.path);
     option_fill(&x, out, table, node, false);

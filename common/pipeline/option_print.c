@@ -131,7 +131,7 @@ static void print_struct(const struct option *o, const char *base, unsigned inde
                          struct buf *out)
 {
     bool on = o->presence == OPT_PLAIN || *(const bool *)(base + o->on_offset);
-    if (!on && o->presence == OPT_ON) {
+    if (!on && o->presence != OPT_OFF_NONE) {
         buf_add_byte(out, '\n');
         indent_by(indent, out);
         buf_add_cstr(out, "enabled: false\n");

@@ -353,11 +353,14 @@ static void read_headers(struct option_ctx *x, const struct option *o, const str
     struct option_pair *pairs = option_alloc(x, n->n * sizeof(*pairs));
     if (!pairs)
         return;
+    const struct yaml_mark *outer = x->at;
     for (size_t i = 0; i < n->n; i++) {
         size_t mark = option_enter_index(x, i);
+        x->at = &n->items[i]->mark;
         option_fill(x, &pairs[i], header_options, n->items[i], false);
         option_leave(x, mark);
     }
+    x->at = outer;
     *out = (struct option_list){pairs, n->n};
 }
 
