@@ -39,7 +39,6 @@ typedef void ack_done_fn(void *arg, const struct verdict *v);
 struct ack {
     unsigned magic;
     _Atomic uint32_t count;
-    _Atomic(const struct verdict *) worst_slot; /* engine's own */
     struct verdict worst;
     _Atomic uint32_t lock;
     struct loop *home; /* done runs here; NULL: on the thread that settles last */

@@ -19,6 +19,8 @@
 
 /* Gives one reference of b and one count of a to the outputs. Connectors: the signal of b is `makes`. */
 void node_emit(struct instance *in, struct batch *b, struct ack *a);
+/* Whether any pipeline takes that signal from here (receivers: others are answered, not delivered). */
+bool node_has_output(const struct instance *in, enum signal s);
 /* True while every output's entry is open (receivers: of all pipelines of that signal). */
 bool node_outputs_open(const struct instance *in);
 /* Closes or opens the entry of this instance. Counted: each close needs its open. Any thread. */
@@ -34,7 +36,7 @@ void ledger_made(struct instance *in, enum signal s, uint64_t items);
  * "filtered", "not_sampled", "shutdown", "rejected", "too_old", "queue_full" ...
  */
 void ledger_dropped(struct instance *in, enum signal s, uint64_t items, const char *reason);
-/* Items that left the process from here (exporters, at success). */
+/* Items that left the process from here (exporters, at success), or that a connector turned into others. */
 void ledger_sent(struct instance *in, enum signal s, uint64_t items);
 /* A receiver refused items before they became a batch, or their ack came back negative. */
 void ledger_refused(struct instance *in, enum signal s, uint64_t items, const char *reason);
