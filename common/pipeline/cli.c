@@ -309,7 +309,7 @@ static int write_page(const char *dir, enum component_kind kind, const struct se
             options_reference(*c, &page);
         free(title);
     }
-    if (f && (fwrite(page.p, 1, page.n, f) != page.n || fflush(f) != 0))
+    if (f && page.n && (fwrite(page.p, 1, page.n, f) != page.n || fflush(f) != 0))
         rc = -EIO;
     if (f)
         fclose(f);

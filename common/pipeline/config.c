@@ -196,7 +196,7 @@ static void load_components(struct loader *l)
 
 static int load_tree(struct loader *l, const struct config_source *src, size_t n)
 {
-    struct yaml_mark top = {n ? src[0].text : "", 1, 1};
+    struct yaml_mark top = {"", 1, 1};
     l->root = yaml_node_new(&l->yaml, YAML_MAPPING, &top);
     if (!l->root)
         return -ENOMEM;
@@ -204,6 +204,8 @@ static int load_tree(struct loader *l, const struct config_source *src, size_t n
     for (size_t i = 0; i < n; i++) {
         struct yaml_node *one;
         int r = source_load(&l->yaml, &src[i], &one);
+        if (r == 0 && !*l->root->mark.file)
+            l->root->mark.file = one->mark.file; /* for what is missing as a whole */
         if (r == 0)
             r = yaml_merge(&l->yaml, l->root, one);
         rc = r < 0 ? r : rc;
