@@ -3,12 +3,13 @@
  * Substitution: ${scheme:opaque}, ${NAME} and $$ in values, as the Collector does it.
  *
  * A value is searched for its first '}' and the last "${" before it: so references nest, and inner
- * ones go first. An odd number of further '$' in front of "${" escapes it. What comes in is searched
+ * ones go first. An odd number of further '$' in front of "${" escapes it, and ends the search: what
+ * follows an escaped reference stays as it is, which is the Collector's way, too. What comes in is searched
  * again. Two forms:
  *
  *   the whole value is one reference    read as YAML: number, list, mapping; for options that want a
  *                                       string the text stays as it was ("0123", "1e3")
- *   the reference is part of a text     put in as text; must not be a list or mapping
+ *   the reference is part of a text     put in as text
  *
  * When nothing is left to replace, "$$" becomes "$", also in what came in. Keys are left alone.
  * References may come round in a circle: replacements in one value are counted through all that they
@@ -42,8 +43,9 @@ static struct str find_reference(const char *text)
             const char *first = open;
             while (first > from && first[-1] == '$')
                 first--;
-            if ((open - first) % 2 == 0)
-                return str_make(open, (size_t)(close - open) + 1);
+            if ((open - first) % 2)
+                return (struct str){0};
+            return str_make(open, (size_t)(close - open) + 1);
         }
         from = close + 1;
     }
@@ -64,6 +66,11 @@ static int split_reference(struct expander *x, struct str ref, const struct yaml
         *colon = 0;
         report_error(x->c->report, at, NULL, "a default wants the scheme: ${env:%s:-%s}", inner,
                      colon + 2);
+        free(inner);
+        return -EINVAL;
+    }
+    if (strchr(colon, '$')) {
+        report_error(x->c->report, at, NULL, "'$' inside of ${%s}", inner);
         free(inner);
         return -EINVAL;
     }
@@ -161,22 +168,19 @@ static int replace_all(struct expander *x, struct yaml_node *n, struct str ref, 
     return rc;
 }
 
-/* A text in which a reference stands must stay a text. */
-static int check_scalar(struct expander *x, struct str text, struct str ref,
-                        const struct yaml_mark *at)
-{
-    struct yaml_node *n = typed_value(x, text, ref, at);
-    if (!n)
-        return -EINVAL;
-    if (n->kind != YAML_LIST && n->kind != YAML_MAPPING)
-        return 0;
-    report_error(x->c->report, at, NULL,
-                 STR_FMT " is a %s and cannot stand inside a text; give it a value of its own",
-                 STR_ARG(ref), n->kind == YAML_LIST ? "list" : "mapping");
-    return -EINVAL;
-}
-
 static int expand_node(struct expander *x, struct yaml_node *n);
+
+/* A list or mapping, and its text, which an option that wants a string would take. */
+static int expand_tree_that_came_in(struct expander *x, struct yaml_node *n)
+{
+    struct yaml_node text = {.kind = YAML_SCALAR, .mark = n->mark, .quoted = true, .text = n->orig};
+    int rc = expand_node(x, n);
+    /* The text begins or ends with a bracket or key: no reference is all of it. */
+    if (rc == 0 && n->orig && strchr(n->orig, '$'))
+        rc = expand_node(x, &text);
+    n->orig = text.text;
+    return rc;
+}
 
 static int expand_scalar(struct expander *x, struct yaml_node *n)
 {
@@ -193,8 +197,7 @@ static int expand_scalar(struct expander *x, struct yaml_node *n)
         if (rc < 0)
             return rc;
         if (ref.n < strlen(n->text)) {
-            rc = check_scalar(x, text, ref, &n->mark);
-            rc = rc < 0 ? rc : replace_all(x, n, ref, text);
+            rc = replace_all(x, n, ref, text);
             if (rc < 0)
                 return rc;
             continue;
@@ -204,7 +207,7 @@ static int expand_scalar(struct expander *x, struct yaml_node *n)
             return -EINVAL;
         *n = *v;
         if (n->kind != YAML_SCALAR)
-            return expand_node(x, n);
+            return expand_tree_that_came_in(x, n);
     }
 }
 

@@ -128,6 +128,24 @@ static bool looks_like_float(const char *p)
     return *p == 0;
 }
 
+/* '_' between digits means nothing. Past the range of doubles it is no number. */
+static int read_float(const char *text, double *out)
+{
+    char plain[64];
+    size_t n = 0;
+    for (; *text && n < sizeof(plain) - 1; text++)
+        if (*text != '_' || n == 0)
+            plain[n++] = *text;
+    plain[n] = 0;
+    if (*text || !looks_like_float(plain))
+        return -EINVAL;
+    double v = strtod(plain, NULL);
+    if (isinf(v))
+        return -EINVAL;
+    *out = v;
+    return 0;
+}
+
 int value_double(const char *text, double *out)
 {
     bool negative;
@@ -140,10 +158,8 @@ int value_double(const char *text, double *out)
         *out = NAN;
     else if (read_integer(text, &negative, &v) == 0)
         *out = negative ? -(double)v : (double)v;
-    else if (looks_like_float(text))
-        *out = strtod(text, NULL);
     else
-        return -EINVAL;
+        return read_float(text, out);
     return 0;
 }
 

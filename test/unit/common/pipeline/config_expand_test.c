@@ -104,6 +104,10 @@ static void texts_keep_their_form(void **state)
     expect_tree("a: ${env:T_QUOTED}\n", "a: \"'5'\"\n");
     expect_tree("a: x ${env:T_TEXT} ${env:T_TEXT} y\n", "a: x hello hello y\n");
     expect_tree("a: ${env:T_INT}${env:T_INT}\n", "a: \"4242\"\n");
+    expect_tree("a: x${env:T_LIST}\n", "a: x[a, b]\n");
+    assert_int_equal(expand(&f, "a: ${env:T_MAP}\n"), 0);
+    assert_string_equal(yaml_get(f.root, "a")->orig, "{a: 1, b: '42'}");
+    end(&f);
 }
 
 static void defaults_and_nesting(void **state)
@@ -122,6 +126,8 @@ static void dollars(void **state)
     expect_tree("a: $${env:T_INT}\n", "a: ${env:T_INT}\n");
     expect_tree("a: $$${env:T_INT}\n", "a: $42\n");
     expect_tree("a: $$$${env:T_INT}\n", "a: $${env:T_INT}\n");
+    expect_tree("a: $${env:T_INT} ${env:T_INT}\n", "a: ${env:T_INT} ${env:T_INT}\n");
+    expect_tree("a: ${env:T_INT} $${env:T_INT}\n", "a: 42 $42\n");
     expect_tree("a: $T_INT\n", "a: $T_INT\n");
     expect_tree("a: x}${\n", "a: x}${\n");
     expect_tree("a: '{{ $1 }}'\n", "a: \"{{ $1 }}\"\n");
@@ -167,9 +173,7 @@ static void refuses_with_the_place(void **state)
                    "([A-Za-z_][A-Za-z0-9_]*); a literal $ before { is written $$\n");
     expect_refused("a: ${T_UNSET:-5}\n",
                    "a.yaml:1:4: a default wants the scheme: ${env:T_UNSET:-5}\n");
-    expect_refused("a: x${env:T_LIST}\n",
-                   "a.yaml:1:4: ${env:T_LIST} is a list and cannot stand inside a text; give it a "
-                   "value of its own\n");
+    expect_refused("a: ${env:T_UNSET:-$x}\n", "a.yaml:1:4: '$' inside of ${env:T_UNSET:-$x}\n");
 }
 
 static void circles_end(void **state)

@@ -28,7 +28,8 @@ static void kinds_of_plain_words(void **state)
         {".inf", VALUE_FLOAT},   {"-.Inf", VALUE_FLOAT},   {".nan", VALUE_FLOAT},
         {"inf", VALUE_STRING},   {"nan", VALUE_STRING},    {"0x", VALUE_STRING},
         {"0xg", VALUE_STRING},   {"1.2.3", VALUE_STRING},  {"5s", VALUE_STRING},
-        {"_1", VALUE_STRING},    {"9223372036854775807", VALUE_INT},
+        {"_1", VALUE_STRING},    {"1_000.5", VALUE_FLOAT}, {"1e400", VALUE_STRING},
+          {"9223372036854775807", VALUE_INT},
         {"9223372036854775808", VALUE_FLOAT},              {"-9223372036854775808", VALUE_INT},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
