@@ -1,0 +1,633 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/io/http_server.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/io/http_conn.h"
+
+enum { TICK_MS = 20, WAIT_FOR_MEMORY_MS = 1000, STALLED_MS = 10000, BACKLOG = 1024, UNKNOWN_STEP = 64 << 10 };
+#define SERVER_MAGIC 0x48545356u
+
+struct http_server {
+    unsigned magic;
+    int fd;
+    uint16_t port;
+    uv_poll_t poll; /* of fd, on loop 0 */
+    struct tls_context *tls;
+    const struct http_handler *_Atomic handler;
+    struct http_loop_state *loops; /* one for each */
+    struct http_server_config config;
+    _Atomic unsigned n_conns;
+    _Atomic unsigned loops_open;
+    bool is_listening;
+    void (*closed)(void *arg);
+    void *closed_arg;
+    struct task closed_task;
+};
+
+/* ---- exchanges ---- */
+
+struct http_exchange *http_exchange_new(struct http_conn *c, unsigned version)
+{
+    struct http_exchange *x = xalloc(sizeof(*x));
+    memset(x, 0, offsetof(struct http_exchange, text));
+    memset(&x->stream_id, 0, sizeof(*x) - offsetof(struct http_exchange, stream_id));
+    x->r.magic = HTTP_REQUEST_MAGIC;
+    x->r.version = version;
+    x->r.loop = c->home->loop;
+    x->r.peer = stream_peer(c->stream);
+    x->conn = c;
+    x->home = c->home;
+    x->touched_ns = loop_now_ns(c->home->loop);
+    list_init(&x->in_waiting);
+    list_push(&c->exchanges, &x->in_conn);
+    return x;
+}
+
+struct str http_exchange_keep(struct http_exchange *x, struct str s)
+{
+    if (s.n > sizeof(x->text) - x->text_n)
+        return (struct str){NULL, 0}; /* no field we look at is that long */
+    char *p = x->text + x->text_n;
+    memcpy(p, s.p, s.n);
+    x->text_n += s.n;
+    return str_make(p, s.n);
+}
+
+void http_exchange_free(struct http_exchange **xp)
+{
+    struct http_exchange *x = *xp;
+    if (!x)
+        return;
+    list_remove(&x->in_conn);
+    list_remove(&x->in_waiting);
+    mem_unreserve(x->reserved);
+    chunk_unref(&x->r.body);
+    free(x->text_more);
+    free((void *)(uintptr_t)x->out.p);
+    free((void *)(uintptr_t)x->trailers.p);
+    CLEAR_MAGIC(&x->r);
+    free(x);
+    *xp = NULL;
+}
+
+int http_exchange_head(struct http_exchange *x)
+{
+    x->handler = x->conn->server->handler;
+    x->r.is_grpc = str_has_prefix(x->r.content_type, STR("application/grpc"));
+    x->max_body = UINT64_MAX;
+    return x->handler->head(x->handler->arg, &x->r, &x->max_body);
+}
+
+static uint64_t ceiling_of(const struct http_exchange *x)
+{
+    return x->handler->ceiling ? x->handler->ceiling(x->handler->arg) : 0;
+}
+
+/* The bytes that wait for their reservation are in the chunk already; only what is to come counts. */
+static bool reserve(struct http_exchange *x)
+{
+    struct http_loop_state *home = x->home;
+    uint64_t have = x->r.body ? x->r.body->cap : 0;
+    uint64_t need = x->expected + HTTP_BODY_HEADROOM;
+    need = need > have ? need - have : 0;
+    if (home->is_paused || mem_reserve(need, ceiling_of(x)) != 0)
+        return false;
+    x->reserved = need;
+    x->state = EXCHANGE_BODY;
+    list_remove(&x->in_waiting);
+    return true;
+}
+
+bool http_exchange_expect(struct http_exchange *x, uint64_t n)
+{
+    uint64_t now = loop_now_ns(x->home->loop), wait = WAIT_FOR_MEMORY_MS * NS_PER_MS;
+    x->expected = n;
+    if (list_is_empty(&x->home->waiting) && reserve(x))
+        return true;
+    if (x->r.deadline_ns)
+        wait = MIN(wait, x->r.deadline_ns > now ? (x->r.deadline_ns - now) / 4 : 0);
+    x->wait_until_ns = now + wait;
+    x->state = EXCHANGE_WAITING;
+    list_push(&x->home->waiting, &x->in_waiting);
+    return false;
+}
+
+/* The reservation turns into memory when the chunk is made in its full size. */
+static int make_room(struct http_exchange *x, size_t n)
+{
+    size_t have = x->r.body ? x->r.body->len : HTTP_BODY_HEADROOM;
+    size_t need = have + n;
+    if (x->state == EXCHANGE_BODY && x->expected)
+        need = MAX(need, x->expected + HTTP_BODY_HEADROOM);
+    if (x->r.body && need <= x->r.body->cap)
+        return 0;
+    if (x->r.body && !x->expected)
+        need = MAX(need, MAX(x->r.body->cap * 2, (size_t)UNKNOWN_STEP));
+    mem_unreserve(x->reserved);
+    x->reserved = 0;
+    if (!x->r.body) {
+        x->r.body = chunk_new(need);
+        if (!x->r.body)
+            return -ENOMEM;
+        x->r.body->len = HTTP_BODY_HEADROOM;
+        return 0;
+    }
+    return chunk_grow(&x->r.body, need);
+}
+
+int http_exchange_append(struct http_exchange *x, const uint8_t *p, size_t n)
+{
+    uint64_t have = x->r.body ? x->r.body->len - HTTP_BODY_HEADROOM : 0;
+    if (have + n > x->max_body)
+        return -E2BIG;
+    int r = make_room(x, n);
+    if (r)
+        return r;
+    memcpy(x->r.body->data + x->r.body->len, p, n);
+    x->r.body->len += n;
+    x->touched_ns = loop_now_ns(x->home->loop);
+    return 0;
+}
+
+void http_exchange_message(struct http_exchange *x)
+{
+    mem_unreserve(x->reserved);
+    x->reserved = 0;
+    list_remove(&x->in_waiting);
+    x->state = EXCHANGE_HANDLER;
+    x->handler->message(x->handler->arg, &x->r);
+}
+
+void http_exchange_refuse(struct http_exchange *x, enum http_refusal why)
+{
+    mem_unreserve(x->reserved);
+    x->reserved = 0;
+    list_remove(&x->in_waiting);
+    chunk_unref(&x->r.body);
+    x->state = EXCHANGE_HANDLER;
+    x->handler->refuse(x->handler->arg, &x->r, why);
+}
+
+void http_exchange_cancel(struct http_exchange *x)
+{
+    if (x->state != EXCHANGE_HANDLER) {
+        http_exchange_free(&x);
+        return;
+    }
+    x->conn = NULL;
+    x->r.is_cancelled = true;
+    x->r.peer = "";
+    list_remove(&x->in_conn);
+    list_push(&x->home->orphans, &x->in_conn);
+    if (x->handler->cancelled)
+        x->handler->cancelled(x->handler->arg, &x->r);
+}
+
+static void check_closed(struct http_loop_state *home);
+
+void http_respond(struct http_request *r, const struct http_response *resp)
+{
+    struct http_exchange *x = CONTAINER_OF(r, struct http_exchange, r);
+    struct http_loop_state *home = x->home;
+    CHECK_OBJ(r, HTTP_REQUEST_MAGIC);
+    ASSERT(loop_current() == r->loop && x->state == EXCHANGE_HANDLER);
+    if (!x->conn) {
+        http_exchange_free(&x);
+        check_closed(home);
+        return;
+    }
+    chunk_unref(&r->body);
+    x->state = EXCHANGE_DONE;
+    x->conn->proto->respond(x, resp);
+}
+
+/* ---- connections ---- */
+
+bool http_server_is_crowded(const struct http_server *s)
+{
+    /* Windows of 4 MB for all connections must not pass a quarter of a 256 MB budget. */
+    return s->n_conns > 16;
+}
+
+uint32_t http_server_max_streams(const struct http_server *s)
+{
+    return s->config.max_streams ? s->config.max_streams : 100;
+}
+
+bool http_server_is_h2_only(const struct http_server *s)
+{
+    return s->config.is_h2_only;
+}
+
+static void free_conn(struct task *t)
+{
+    struct http_conn *c = CONTAINER_OF(t, struct http_conn, free_task);
+    CLEAR_MAGIC(c);
+    free(c);
+}
+
+void http_conn_end(struct http_conn *c)
+{
+    struct http_loop_state *home = c->home;
+    if (c->is_closing)
+        return;
+    c->is_closing = true;
+    for (struct list *it; (it = list_pop(&c->exchanges));) {
+        struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_conn);
+        http_exchange_cancel(x);
+    }
+    if (c->proto)
+        c->proto->free(c);
+    stream_close(&c->stream);
+    list_remove(&c->in_home);
+    home->n_conns--;
+    atomic_fetch_sub(&c->server->n_conns, 1);
+    /* Callers up the stack still look at is_closing. */
+    c->free_task.run = free_conn;
+    loop_post(home->loop, &c->free_task);
+    check_closed(home);
+}
+
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/* HTTP/2 begins with its preface (RFC 9113 §3.4), everything else is taken for HTTP/1. */
+static int choose_proto(struct http_conn *c, const uint8_t **p, size_t *n)
+{
+    size_t want = MIN(*n, sizeof(preface) - 1 - c->n_first);
+    memcpy(c->first + c->n_first, *p, want);
+    c->n_first += want;
+    *p += want;
+    *n -= want;
+    bool is_h2 = memcmp(c->first, preface, c->n_first) == 0;
+    if (is_h2 && c->n_first < sizeof(preface) - 1)
+        return 0; /* undecided */
+    c->proto = is_h2 ? &h2_proto : &http1_proto;
+    int r = is_h2 ? h2_server_new(c) : http1_new(c);
+    return r ? r : c->proto->read(c, c->first, c->n_first);
+}
+
+static void on_read(void *arg, const uint8_t *p, size_t n)
+{
+    struct http_conn *c = CAST_OBJ(struct http_conn, arg, HTTP_CONN_MAGIC);
+    int r = 0;
+    c->touched_ns = loop_now_ns(c->home->loop);
+    if (!c->proto)
+        r = choose_proto(c, &p, &n);
+    if (r == 0 && n > 0 && c->proto && !c->is_closing)
+        r = c->proto->read(c, p, n);
+    if (r < 0)
+        http_conn_end(c); /* no-op when it has ended already */
+}
+
+static void on_drained(void *arg)
+{
+    struct http_conn *c = CAST_OBJ(struct http_conn, arg, HTTP_CONN_MAGIC);
+    if (c->proto)
+        c->proto->flush(c);
+}
+
+static void on_ready(void *arg)
+{
+    (void)arg; /* the peer speaks first */
+}
+
+static void on_end(void *arg, int error, const char *why)
+{
+    struct http_conn *c = CAST_OBJ(struct http_conn, arg, HTTP_CONN_MAGIC);
+    struct log_ctx ctx = {"http", stream_peer(c->stream)};
+    if (error)
+        log_debug(&ctx, "connection lost: %s", why);
+    http_conn_end(c);
+}
+
+static const struct stream_ops conn_ops = {
+    .on_ready = on_ready, .on_read = on_read, .on_drained = on_drained, .on_end = on_end};
+
+static void conn_open(struct http_loop_state *home, int fd)
+{
+    struct http_conn *c = xcalloc(1, sizeof(*c));
+    SET_MAGIC(c, HTTP_CONN_MAGIC);
+    c->server = home->server;
+    c->home = home;
+    c->touched_ns = loop_now_ns(home->loop);
+    list_init(&c->exchanges);
+    list_init(&c->in_home);
+    if (stream_accepted(&c->stream, home->loop, fd, home->server->tls, &conn_ops, c) != 0) {
+        atomic_fetch_sub(&home->server->n_conns, 1);
+        free(c);
+        return;
+    }
+    list_push(&home->conns, &c->in_home);
+    home->n_conns++;
+}
+
+/* ---- memory and time ---- */
+
+static void admit_waiting(struct http_loop_state *home)
+{
+    uint64_t now = loop_now_ns(home->loop);
+    LIST_EACH_SAFE(it, next, &home->waiting)
+    {
+        struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_waiting);
+        if (reserve(x)) {
+            x->touched_ns = now;
+            x->conn->proto->admitted(x);
+            return; /* lists may have changed: the next one at the next tick or message */
+        }
+        if (!home->is_paused && now >= x->wait_until_ns) {
+            http_exchange_refuse(x, HTTP_OVERLOADED);
+            return;
+        }
+        if (home->is_paused)
+            return;
+    }
+}
+
+/* A message that was let in and does not go on holds memory that others wait for. */
+static struct http_conn *find_stalled(struct http_loop_state *home, uint64_t now)
+{
+    LIST_EACH(it, &home->conns)
+    {
+        struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
+        LIST_EACH(xi, &c->exchanges)
+        {
+            struct http_exchange *x = LIST_ENTRY(xi, struct http_exchange, in_conn);
+            bool partial = x->state == EXCHANGE_BODY || x->state == EXCHANGE_HEAD;
+            if (partial && now - x->touched_ns > STALLED_MS * NS_PER_MS)
+                return c;
+        }
+        if (home->server->config.idle_timeout_ms && list_is_empty(&c->exchanges) &&
+            now - c->touched_ns > home->server->config.idle_timeout_ms * NS_PER_MS)
+            return c;
+    }
+    return NULL;
+}
+
+static void on_tick(void *arg)
+{
+    struct http_loop_state *home = arg;
+    uint64_t now = loop_now_ns(home->loop);
+    static const unsigned at_once = 256;
+    for (unsigned i = 0; i < at_once && !list_is_empty(&home->waiting); i++) {
+        struct list *first = home->waiting.next;
+        admit_waiting(home);
+        if (home->waiting.next == first)
+            break;
+    }
+    for (struct http_conn *c; (c = find_stalled(home, now));)
+        http_conn_end(c);
+}
+
+void http_server_pause(struct http_server *s, struct loop *l)
+{
+    s->loops[loop_index(l)].is_paused = true;
+}
+
+void http_server_resume(struct http_server *s, struct loop *l)
+{
+    struct http_loop_state *home = &s->loops[loop_index(l)];
+    home->is_paused = false;
+    /* Those who waited for the gate start to wait for memory only now. */
+    LIST_EACH(it, &home->waiting)
+    {
+        struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_waiting);
+        x->wait_until_ns = MAX(x->wait_until_ns, loop_now_ns(l) + WAIT_FOR_MEMORY_MS * NS_PER_MS);
+    }
+    if (home->timer)
+        on_tick(home);
+    LIST_EACH_SAFE(it, next, &home->conns)
+    {
+        struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
+        if (c->proto)
+            c->proto->resumed(c);
+    }
+}
+
+/* ---- accepting ---- */
+
+struct handover {
+    struct task task;
+    struct http_loop_state *home;
+    int fd;
+};
+
+static void take_over(struct task *t)
+{
+    struct handover *h = CONTAINER_OF(t, struct handover, task);
+    if (h->home->is_closing) {
+        close(h->fd);
+        atomic_fetch_sub(&h->home->server->n_conns, 1);
+    } else {
+        conn_open(h->home, h->fd);
+    }
+    free(h);
+}
+
+/* The loop that read the least lately; ties go to the one with the fewest connections. */
+static struct http_loop_state *idlest(struct http_server *s)
+{
+    static unsigned next;
+    struct http_loop_state *best = NULL;
+    uint64_t best_load = UINT64_MAX;
+    for (unsigned i = 0; i < loops_count(); i++) {
+        struct http_loop_state *l = &s->loops[(next + i) % loops_count()];
+        uint64_t load = *loop_load(l->loop) >> 16; /* differences below 64 KB are none */
+        if (load < best_load) {
+            best = l;
+            best_load = load;
+        }
+    }
+    next++;
+    return best;
+}
+
+static void on_acceptable(uv_poll_t *poll, int status, int events)
+{
+    struct http_server *s = CAST_OBJ(struct http_server, poll->data, SERVER_MAGIC);
+    (void)events;
+    if (status < 0)
+        return;
+    for (int i = 0; i < 64; i++) {
+        int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return; /* EAGAIN; EMFILE: tried again at the next turn */
+        struct handover *h = xcalloc(1, sizeof(*h));
+        h->task.run = take_over;
+        h->home = idlest(s);
+        h->fd = fd;
+        atomic_fetch_add(&s->n_conns, 1);
+        loop_post(h->home->loop, &h->task);
+    }
+}
+
+static int listen_on(struct http_server *s, const char *endpoint, struct err *e)
+{
+    char host[256], port[16];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *ai = NULL;
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof(sa);
+    int on = 1, off = 0, r;
+    if (endpoint_split(endpoint, host, sizeof(host), port, sizeof(port)))
+        return err_set(e, -EINVAL, "endpoint '%s': want host:port", endpoint);
+    r = getaddrinfo(host[0] ? host : NULL, port, &hints, &ai);
+    if (r)
+        return err_set(e, -EINVAL, "endpoint '%s': %s", endpoint, gai_strerror(r));
+    /* Without a host all addresses are meant: an IPv6 socket takes IPv4 too. */
+    struct addrinfo *a = ai;
+    for (struct addrinfo *i = ai; !host[0] && i; i = i->ai_next)
+        if (i->ai_family == AF_INET6)
+            a = i;
+    s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    r = s->fd < 0 ? -errno : 0;
+    if (r == 0) {
+        setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        if (a->ai_family == AF_INET6)
+            setsockopt(s->fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+        if (bind(s->fd, a->ai_addr, a->ai_addrlen) || listen(s->fd, BACKLOG) ||
+            getsockname(s->fd, (struct sockaddr *)&sa, &len))
+            r = -errno;
+    }
+    freeaddrinfo(ai);
+    if (r)
+        return err_set(e, r, "cannot listen on %s: %s", endpoint, strerror(-r));
+    s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                             : ((struct sockaddr_in *)&sa)->sin_port);
+    return 0;
+}
+
+static void start_home(struct task *t)
+{
+    struct http_loop_state *home = CONTAINER_OF(t, struct http_loop_state, start_task);
+    if (home->is_closing)
+        return;
+    home->timer = loop_timer_new(home->loop, on_tick, home);
+    loop_timer_start(home->timer, TICK_MS, TICK_MS);
+}
+
+int http_server_open(struct http_server **out, const struct http_server_config *c,
+                     const struct http_handler *h, struct err *e)
+{
+    struct http_server *s = xcalloc(1, sizeof(*s));
+    struct loop *loop0 = loops_get(0);
+    int r = 0;
+    ASSERT(loop_current() == loop0);
+    SET_MAGIC(s, SERVER_MAGIC);
+    s->fd = -1;
+    s->config = *c;
+    s->handler = h;
+    if (c->tls && c->tls->on)
+        r = tls_context_new(&s->tls, true, c->tls, e);
+    if (r == 0)
+        r = listen_on(s, c->endpoint, e);
+    if (r) {
+        if (s->fd >= 0)
+            close(s->fd);
+        tls_context_free(&s->tls);
+        free(s);
+        return r;
+    }
+    s->loops = xcalloc(loops_count(), sizeof(*s->loops));
+    s->loops_open = loops_count();
+    for (unsigned i = 0; i < loops_count(); i++) {
+        struct http_loop_state *home = &s->loops[i];
+        home->server = s;
+        home->loop = loops_get(i);
+        list_init(&home->conns);
+        list_init(&home->waiting);
+        list_init(&home->orphans);
+        home->start_task.run = start_home;
+        loop_post(home->loop, &home->start_task);
+    }
+    uv_poll_init(loop_uv(loop0), &s->poll, s->fd);
+    s->poll.data = s;
+    uv_poll_start(&s->poll, UV_READABLE, on_acceptable);
+    s->is_listening = true;
+    *out = s;
+    return 0;
+}
+
+void http_server_set_handler(struct http_server *s, const struct http_handler *h)
+{
+    s->handler = h;
+}
+
+uint16_t http_server_port(const struct http_server *s)
+{
+    return s->port;
+}
+
+/* ---- closing ---- */
+
+static void server_gone(struct task *t)
+{
+    struct http_server *s = CONTAINER_OF(t, struct http_server, closed_task);
+    void (*closed)(void *) = s->closed;
+    void *arg = s->closed_arg;
+    tls_context_free(&s->tls);
+    free(s->loops);
+    CLEAR_MAGIC(s);
+    free(s);
+    closed(arg);
+}
+
+static void check_closed(struct http_loop_state *home)
+{
+    struct http_server *s = home->server;
+    if (!home->is_closing || home->is_closed || home->n_conns > 0 ||
+        !list_is_empty(&home->orphans))
+        return;
+    home->is_closed = true;
+    loop_timer_free(&home->timer);
+    if (atomic_fetch_sub(&s->loops_open, 1) == 1) {
+        s->closed_task.run = server_gone;
+        loop_post(loops_get(0), &s->closed_task);
+    }
+}
+
+static void close_home(struct task *t)
+{
+    struct http_loop_state *home = CONTAINER_OF(t, struct http_loop_state, close_task);
+    home->is_closing = true;
+    home->is_paused = false;
+    LIST_EACH_SAFE(it, next, &home->conns)
+    {
+        struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
+        c->is_going = true;
+        if (c->proto)
+            c->proto->go_away(c);
+        else
+            http_conn_end(c);
+    }
+    check_closed(home);
+}
+
+static void listener_closed(uv_handle_t *h)
+{
+    struct http_server *s = CAST_OBJ(struct http_server, h->data, SERVER_MAGIC);
+    close(s->fd);
+    s->fd = -1;
+    for (unsigned i = 0; i < loops_count(); i++) {
+        s->loops[i].close_task.run = close_home;
+        loop_post(s->loops[i].loop, &s->loops[i].close_task);
+    }
+}
+
+void http_server_close(struct http_server **sp, void (*closed)(void *arg), void *arg)
+{
+    struct http_server *s = *sp;
+    *sp = NULL;
+    s->closed = closed;
+    s->closed_arg = arg;
+    uv_poll_stop(&s->poll);
+    uv_close((uv_handle_t *)&s->poll, listener_closed);
+}
