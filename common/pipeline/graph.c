@@ -110,7 +110,8 @@ static void add_sinks(struct graph *g, const struct config_pipeline *p)
         for (size_t k = 0; k < g->config->pipelines.n; k++) {
             const char *const *from = all[k].receivers.items;
             for (size_t j = 0; j < all[k].receivers.n; j++) {
-                if (strcmp(from[j], cc->id) != 0)
+                if (strcmp(from[j], cc->id) != 0 ||
+                    !config_connects(cc->component, p->signal, all[k].signal))
                     continue;
                 struct identity w = {KIND_CONNECTOR, cc->id, NULL, p->signal, all[k].signal};
                 struct node *n = add_node(g, cc, &w);
