@@ -50,8 +50,7 @@ bool attr_next(struct wire *w, uint32_t number, struct attr *out);
 /* First attribute with that key. False when there is none. */
 bool attr_find(struct str message, uint32_t number, struct str key, struct any *out);
 
-/* The Resource message's bytes within a resource group's envelope (merged if it was split: then into
- * the arena of the batch... so callers use envelope_attr instead), iterated over all its pieces. */
+/* Attributes of the Resource or Scope message in an envelope, over all its pieces if it was split. */
 struct envelope_iter {
     struct wire outer, inner;
     bool open;

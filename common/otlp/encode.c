@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/otlp/encode.h"
+
+#include <string.h>
+
+static void put_any(struct buf *b, uint32_t number, struct any v)
+{
+    size_t mark = wire_begin(b, number);
+    switch (v.type) {
+    case ANY_EMPTY:
+        break;
+    case ANY_STRING:
+        wire_put_bytes(b, 1, v.s);
+        break;
+    case ANY_BOOL:
+        wire_put_u64(b, 2, v.b);
+        break;
+    case ANY_INT:
+        wire_put_u64(b, 3, (uint64_t)v.i);
+        break;
+    case ANY_DOUBLE:
+        wire_put_double(b, 4, v.d);
+        break;
+    case ANY_ARRAY:
+        wire_put_bytes(b, 5, v.s);
+        break;
+    case ANY_MAP:
+        wire_put_bytes(b, 6, v.s);
+        break;
+    case ANY_BYTES:
+        wire_put_bytes(b, 7, v.s);
+        break;
+    }
+    wire_end(b, mark);
+}
+
+void encode_attr(struct buf *b, uint32_t number, struct str key, struct any value)
+{
+    size_t mark = wire_begin(b, number);
+    wire_put_bytes(b, 1, key);
+    put_any(b, 2, value);
+    wire_end(b, mark);
+}
+
+void encode_attr_str(struct buf *b, uint32_t number, const char *key, struct str value)
+{
+    encode_attr(b, number, str_of(key), any_str(value));
+}
+
+void encode_attr_int(struct buf *b, uint32_t number, const char *key, int64_t value)
+{
+    encode_attr(b, number, str_of(key), any_int(value));
+}
+
+void encode_resource_envelope(struct buf *out, struct str attrs, struct str schema_url)
+{
+    wire_put_bytes(out, OTLP_RESOURCE_RESOURCE, attrs);
+    if (schema_url.n)
+        wire_put_bytes(out, OTLP_RESOURCE_SCHEMA_URL, schema_url);
+}
+
+void encode_scope_envelope(struct buf *out, struct str name, struct str version, struct str attrs)
+{
+    size_t mark = wire_begin(out, OTLP_SCOPE_SCOPE);
+    if (name.n)
+        wire_put_bytes(out, 1, name);
+    if (version.n)
+        wire_put_bytes(out, 2, version);
+    buf_add_str(out, attrs);
+    wire_end(out, mark);
+}
+
+void encode_span(struct buf *out, const struct span_draft *s)
+{
+    wire_put_bytes(out, 1, str_make(s->trace_id, 16));
+    wire_put_bytes(out, 2, str_make(s->span_id, 8));
+    if (s->trace_state.n)
+        wire_put_bytes(out, 3, s->trace_state);
+    if (s->has_parent)
+        wire_put_bytes(out, 4, str_make(s->parent_span_id, 8));
+    wire_put_bytes(out, 5, s->name);
+    if (s->kind)
+        wire_put_u64(out, 6, s->kind);
+    wire_put_i64(out, 7, s->start_ns);
+    wire_put_i64(out, 8, s->end_ns);
+    buf_add_str(out, s->attrs);
+    if (s->dropped_attributes)
+        wire_put_u64(out, 10, s->dropped_attributes);
+    if (s->status || s->status_message.n) {
+        size_t mark = wire_begin(out, 15);
+        if (s->status_message.n)
+            wire_put_bytes(out, 2, s->status_message);
+        if (s->status)
+            wire_put_u64(out, 3, s->status);
+        wire_end(out, mark);
+    }
+    if (s->flags)
+        wire_put_i32(out, 16, s->flags);
+}

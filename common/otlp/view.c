@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/otlp/view.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SPAN_NAME = 5, SPAN_TRACE_STATE = 3, SCOPE_NAME = 1, SCOPE_VERSION = 2, ENVELOPE_MESSAGE = 1,
+       MAX_TEXT_DEPTH = 16 };
+
+struct any any_read(struct str value)
+{
+    struct any v = {.type = ANY_EMPTY};
+    struct wire w = wire_of(value);
+    struct field f;
+    int r;
+    while ((r = wire_next(&w, &f)) == 1) { /* a oneof: the last one wins */
+        switch (f.number << 3 | f.type) {
+        case 1 << 3 | WIRE_LEN:
+            v = (struct any){.type = ANY_STRING, .s = f.bytes};
+            break;
+        case 2 << 3 | WIRE_VARINT:
+            v = (struct any){.type = ANY_BOOL, .b = f.value != 0};
+            break;
+        case 3 << 3 | WIRE_VARINT:
+            v = (struct any){.type = ANY_INT, .i = (int64_t)f.value};
+            break;
+        case 4 << 3 | WIRE_I64:
+            v.type = ANY_DOUBLE;
+            memcpy(&v.d, &f.value, sizeof(v.d));
+            break;
+        case 5 << 3 | WIRE_LEN:
+            v = (struct any){.type = ANY_ARRAY, .s = f.bytes};
+            break;
+        case 6 << 3 | WIRE_LEN:
+            v = (struct any){.type = ANY_MAP, .s = f.bytes};
+            break;
+        case 7 << 3 | WIRE_LEN:
+            v = (struct any){.type = ANY_BYTES, .s = f.bytes};
+            break;
+        default:
+            break;
+        }
+    }
+    return r < 0 ? (struct any){.type = ANY_EMPTY} : v;
+}
+
+/* ---- text ---- */
+
+static void add_json_string(struct buf *out, struct str s)
+{
+    buf_add_byte(out, '"');
+    for (size_t i = 0; i < s.n; i++) {
+        uint8_t c = (uint8_t)s.p[i];
+        if (c == '"' || c == '\\')
+            buf_addf(out, "\\%c", c);
+        else if (c < 0x20)
+            buf_addf(out, "\\u%04x", c);
+        else
+            buf_add_byte(out, c);
+    }
+    buf_add_byte(out, '"');
+}
+
+static void add_double(struct buf *out, double d)
+{
+    char text[40];
+    if (!isfinite(d)) {
+        buf_add_cstr(out, isnan(d) ? "NaN" : d > 0 ? "+Inf" : "-Inf");
+        return;
+    }
+    for (int digits = 1; digits <= 17; digits++) { /* the shortest that reads back the same */
+        snprintf(text, sizeof(text), "%.*g", digits, d);
+        if (strtod(text, NULL) == d)
+            break;
+    }
+    buf_add_cstr(out, text);
+}
+
+static void add_base64(struct buf *out, struct str s)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < s.n; i += 3) {
+        size_t left = s.n - i;
+        uint32_t v = (uint32_t)(uint8_t)s.p[i] << 16;
+        v |= left > 1 ? (uint32_t)(uint8_t)s.p[i + 1] << 8 : 0;
+        v |= left > 2 ? (uint32_t)(uint8_t)s.p[i + 2] : 0;
+        buf_add_byte(out, (uint8_t)digits[v >> 18]);
+        buf_add_byte(out, (uint8_t)digits[v >> 12 & 63]);
+        buf_add_byte(out, left > 1 ? (uint8_t)digits[v >> 6 & 63] : '=');
+        buf_add_byte(out, left > 2 ? (uint8_t)digits[v & 63] : '=');
+    }
+}
+
+/* Arrays and maps as JSON. Recursion is bounded: deeper values read as null. */
+static void add_json(struct any v, struct buf *out, int depth)
+{
+    struct wire w;
+    struct field f, kv;
+    bool first = true;
+    if (depth > MAX_TEXT_DEPTH) {
+        buf_add_cstr(out, "null");
+        return;
+    }
+    switch (v.type) {
+    case ANY_STRING:
+        add_json_string(out, v.s);
+        return;
+    case ANY_BYTES:
+        buf_add_byte(out, '"');
+        add_base64(out, v.s);
+        buf_add_byte(out, '"');
+        return;
+    case ANY_ARRAY:
+    case ANY_MAP:
+        buf_add_byte(out, v.type == ANY_ARRAY ? '[' : '{');
+        w = wire_of(v.s);
+        while (wire_next(&w, &f) == 1) {
+            if (f.number != 1 || f.type != WIRE_LEN)
+                continue;
+            if (!first)
+                buf_add_byte(out, ',');
+            first = false;
+            struct str value = f.bytes;
+            if (v.type == ANY_MAP) {
+                struct wire pair = wire_of(f.bytes);
+                struct str key = {NULL, 0};
+                value = key;
+                while (wire_next(&pair, &kv) == 1) {
+                    if (kv.number == 1)
+                        key = kv.bytes;
+                    else if (kv.number == 2)
+                        value = kv.bytes;
+                }
+                add_json_string(out, key);
+                buf_add_byte(out, ':');
+            }
+            add_json(any_read(value), out, depth + 1);
+        }
+        buf_add_byte(out, v.type == ANY_ARRAY ? ']' : '}');
+        return;
+    case ANY_EMPTY:
+        buf_add_cstr(out, "null");
+        return;
+    default:
+        any_to_text(v, out);
+    }
+}
+
+void any_to_text(struct any v, struct buf *out)
+{
+    switch (v.type) {
+    case ANY_EMPTY:
+        break;
+    case ANY_STRING:
+        buf_add_str(out, v.s);
+        break;
+    case ANY_BOOL:
+        buf_add_cstr(out, v.b ? "true" : "false");
+        break;
+    case ANY_INT:
+        buf_addf(out, "%" PRId64, v.i);
+        break;
+    case ANY_DOUBLE:
+        add_double(out, v.d);
+        break;
+    case ANY_BYTES:
+        add_base64(out, v.s);
+        break;
+    default:
+        add_json(v, out, 0);
+    }
+}
+
+bool any_eq(struct any a, struct any b)
+{
+    if (a.type != b.type)
+        return false;
+    switch (a.type) {
+    case ANY_EMPTY:
+        return true;
+    case ANY_BOOL:
+        return a.b == b.b;
+    case ANY_INT:
+        return a.i == b.i;
+    case ANY_DOUBLE:
+        return a.d == b.d;
+    default:
+        return str_eq(a.s, b.s);
+    }
+}
+
+/* ---- attributes ---- */
+
+static bool read_attr(struct str kv, struct attr *out)
+{
+    struct wire w = wire_of(kv);
+    struct field f;
+    int r;
+    *out = (struct attr){0};
+    while ((r = wire_next(&w, &f)) == 1) {
+        if (f.number == 1 && f.type == WIRE_LEN)
+            out->key = f.bytes;
+        else if (f.number == 2 && f.type == WIRE_LEN)
+            out->value = f.bytes;
+    }
+    return r == 0;
+}
+
+bool attr_next(struct wire *w, uint32_t number, struct attr *out)
+{
+    struct field f;
+    while (wire_next(w, &f) == 1)
+        if (f.number == number && f.type == WIRE_LEN && read_attr(f.bytes, out))
+            return true;
+    return false;
+}
+
+/*
+ * The key is field 1 and comes first in what every encoder writes: a look at the first bytes rules an
+ * attribute out without walking it.
+ */
+static bool may_have_key(struct str kv, struct str key)
+{
+    const uint8_t *p = (const uint8_t *)kv.p;
+    if (kv.n < 2 || p[0] != (1 << 3 | WIRE_LEN) || p[1] >= 0x80)
+        return true;
+    return p[1] == key.n;
+}
+
+bool attr_find(struct str message, uint32_t number, struct str key, struct any *out)
+{
+    struct wire w = wire_of(message);
+    struct field f;
+    struct attr a;
+    while (wire_next(&w, &f) == 1) {
+        if (f.number != number || f.type != WIRE_LEN || !may_have_key(f.bytes, key))
+            continue;
+        if (read_attr(f.bytes, &a) && str_eq(a.key, key)) {
+            *out = any_read(a.value);
+            return true;
+        }
+    }
+    return false;
+}
+
+void envelope_attrs(struct envelope_iter *it, struct str envelope)
+{
+    *it = (struct envelope_iter){.outer = wire_of(envelope)};
+}
+
+/* Next piece of the Resource or Scope message within the envelope. */
+static bool next_piece(struct wire *outer, struct str *out)
+{
+    struct field f;
+    while (wire_next(outer, &f) == 1) {
+        if (f.number == ENVELOPE_MESSAGE && f.type == WIRE_LEN) {
+            *out = f.bytes;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool envelope_attr_next(struct envelope_iter *it, uint32_t number, struct attr *out)
+{
+    struct str piece;
+    for (;;) {
+        if (it->open && attr_next(&it->inner, number, out))
+            return true;
+        it->open = next_piece(&it->outer, &piece);
+        if (!it->open)
+            return false;
+        it->inner = wire_of(piece);
+    }
+}
+
+bool envelope_attr_find(struct str envelope, uint32_t number, struct str key, struct any *out)
+{
+    struct wire outer = wire_of(envelope);
+    struct str piece;
+    while (next_piece(&outer, &piece))
+        if (attr_find(piece, number, key, out))
+            return true;
+    return false;
+}
+
+static struct str envelope_string(struct str envelope, uint32_t number)
+{
+    struct wire outer = wire_of(envelope);
+    struct str piece, last = {NULL, 0};
+    while (next_piece(&outer, &piece)) {
+        struct str s = message_bytes(piece, number);
+        if (s.p)
+            last = s;
+    }
+    return last;
+}
+
+struct str scope_name(struct str envelope)
+{
+    return envelope_string(envelope, SCOPE_NAME);
+}
+
+struct str scope_version(struct str envelope)
+{
+    return envelope_string(envelope, SCOPE_VERSION);
+}
+
+struct str resource_service_name(struct str envelope)
+{
+    struct any v;
+    if (envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.name"), &v) &&
+        v.type == ANY_STRING)
+        return v.s;
+    return (struct str){NULL, 0};
+}
+
+/* ---- fields ---- */
+
+uint64_t message_u64(struct str message, uint32_t number, uint64_t fallback)
+{
+    struct wire w = wire_of(message);
+    struct field f;
+    while (wire_next(&w, &f) == 1)
+        if (f.number == number && f.type != WIRE_LEN && f.type != WIRE_SGROUP)
+            fallback = f.value;
+    return fallback;
+}
+
+struct str message_bytes(struct str message, uint32_t number)
+{
+    struct wire w = wire_of(message);
+    struct str last = {NULL, 0};
+    struct field f;
+    while (wire_next(&w, &f) == 1)
+        if (f.number == number && f.type == WIRE_LEN)
+            last = f.bytes;
+    return last;
+}
+
+struct str span_name(const struct record *r)
+{
+    return message_bytes(record_body(r), SPAN_NAME);
+}
+
+struct str span_trace_state(const struct record *r)
+{
+    return message_bytes(record_body(r), SPAN_TRACE_STATE);
+}
