@@ -32,7 +32,7 @@ struct fake {
 static struct {
     pthread_mutex_t lock;
     bool keep;
-    unsigned created, freed;
+    _Atomic unsigned created, freed;
     /* Which endpoint got each trace, and how many spans of it. */
     char got_by[TRACES_MAX][32];
     unsigned got[TRACES_MAX];
@@ -238,6 +238,7 @@ static void begin(struct fixture *f, const char *id)
                                    .id = id,
                                    .signal = SIGNAL_TRACES,
                                    .log = {.component = id},
+                                   .self = f,
                                    .node = &f->node};
     f->node.account[SIGNAL_TRACES] = ledger_account(&f->node.in, SIGNAL_TRACES);
     loop_call(loops_get(0), call_start, f);
@@ -436,6 +437,48 @@ static void a_backend_that_cannot_be_made_refuses_its_share(void **state)
     end(&f);
 }
 
+struct sender {
+    struct fixture *f;
+    unsigned first;
+    pthread_t thread;
+};
+
+static void *send_many(void *arg)
+{
+    struct sender *s = arg;
+    for (unsigned i = 0; i < 100; i++)
+        if (offer(s->f, s->first + i * 20, 40).status != ACK_OK)
+            return s;
+    return NULL;
+}
+
+static void nothing_is_lost_while_the_list_changes(void **state)
+{
+    struct fixture f;
+    struct sender s[2] = {{&f, 0}, {&f, 2000}};
+    begin(&f, "lb/changing");
+    set_list(&f, three, 3);
+    world.keep = true;
+    for (int i = 0; i < 2; i++)
+        pthread_create(&s[i].thread, NULL, send_many, &s[i]);
+    for (int i = 0; i < 50; i++) {
+        set_list(&f, i % 2 ? three : two, i % 2 ? 3 : 2);
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    for (int i = 0; i < 2; i++) {
+        void *failed;
+        pthread_join(s[i].thread, &failed);
+        assert_null(failed);
+    }
+    assert_int_equal(unexplained(&f), 0);
+    assert_int_equal(balancer_held(f.lb), 8000);
+    set_list(&f, three, 3);
+    end(&f);
+    for (unsigned t = 0; t < 4000; t++)
+        assert_int_equal(world.got[t], 2);
+    assert_int_equal(f.node.account[SIGNAL_TRACES]->sent, 8000);
+}
+
 static int start_loops(void **state)
 {
     struct err e = {{0}};
@@ -459,6 +502,7 @@ int main(void)
         cmocka_unit_test(full_backends_close_the_entry_when_all_are),
         cmocka_unit_test(a_port_is_added_for_dialling_only),
         cmocka_unit_test(a_backend_that_cannot_be_made_refuses_its_share),
+        cmocka_unit_test(nothing_is_lost_while_the_list_changes),
     };
     return cmocka_run_group_tests(tests, start_loops, stop_loops);
 }
