@@ -91,6 +91,13 @@ int queue_new(struct queue **out, struct instance *in, const struct queue_config
 void queue_reconfigure(struct queue *q, struct instance *in, const struct queue_config *c);
 void queue_consume(struct queue *q, struct batch *b, struct ack *a);
 void queue_done(struct queue *q, struct queue_request *r, const struct outcome *o);
+/*
+ * From now on the queue keeps nothing: what waits, what comes in, and what an attempt gives back as
+ * retryable goes to fn, with a count of its ack, or of a detached one where it was settled already. fn
+ * is called on any thread, without a lock, until queue_free. For a balancer's backend that left.
+ */
+typedef void queue_divert_fn(void *arg, struct batch *b, struct ack *a);
+void queue_divert(struct queue *q, queue_divert_fn *fn, void *arg);
 uint64_t queue_held(const struct queue *q);
 /* Sends what it holds, retries cut; then instance_stopped(in). */
 void queue_stop(struct queue *q);

@@ -16,7 +16,7 @@
 #define LOAD_BALANCING_BALANCER_H
 
 #include "common/components/exporters/load_balancing/route.h"
-#include "common/pipeline/node.h"
+#include "common/pipeline/queue.h"
 
 struct balancer;
 
@@ -29,8 +29,7 @@ struct balancer_sub {
      * Makes the sub-exporter keep nothing from now on: what waits, what comes in and what an attempt
      * gives back as retryable goes to fn. Any thread may call fn until the instance is freed.
      */
-    void (*divert)(struct instance *sub, void (*fn)(void *arg, struct batch *b, struct ack *a),
-                   void *arg);
+    void (*divert)(struct instance *sub, queue_divert_fn *fn, void *arg);
 };
 
 int balancer_new(struct balancer **out, struct instance *in, const struct balancer_sub *sub,

@@ -25,7 +25,7 @@ struct fake {
     char *endpoint;
     struct list waiting;
     uint64_t held;
-    void (*divert)(void *arg, struct batch *b, struct ack *a);
+    queue_divert_fn *divert;
     void *divert_arg;
 };
 
@@ -118,8 +118,7 @@ static struct batch *take(struct fake *f)
     return b;
 }
 
-static void fake_divert(struct instance *in, void (*fn)(void *, struct batch *, struct ack *),
-                        void *arg)
+static void fake_divert(struct instance *in, queue_divert_fn *fn, void *arg)
 {
     struct fake *f = in->self;
     pthread_mutex_lock(&f->lock);
