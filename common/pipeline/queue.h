@@ -85,11 +85,21 @@ struct outcome {
 
 typedef void queue_push_fn(struct instance *in, struct queue_request *r);
 
+/*
+ * The exporter's create makes the queue, start starts it, consume is queue_consume, held is queue_held,
+ * stop is queue_stop, abandon is queue_abandon, free is queue_free.
+ */
 int queue_new(struct queue **out, struct instance *in, const struct queue_config *c,
               queue_push_fn *push);
-/* Takes the old instance's queue as it is, with a new configuration (adopt). */
-void queue_reconfigure(struct queue *q, struct instance *in, const struct queue_config *c);
+/* On loop 0. Does nothing but register metrics when it is running (shared). */
+void queue_start(struct queue *q);
+/*
+ * adopt: the running queue with what it holds, for a new instance that pushes the same way; both hold it
+ * from then on, the configuration is the new one's.
+ */
+struct queue *queue_share(struct queue *q, struct instance *in, const struct queue_config *c);
 void queue_consume(struct queue *q, struct batch *b, struct ack *a);
+/* On the request's loop, once for each push. The request is gone after it. */
 void queue_done(struct queue *q, struct queue_request *r, const struct outcome *o);
 /*
  * From now on the queue keeps nothing: what waits, what comes in, and what an attempt gives back as
@@ -98,6 +108,7 @@ void queue_done(struct queue *q, struct queue_request *r, const struct outcome *
  */
 typedef void queue_divert_fn(void *arg, struct batch *b, struct ack *a);
 void queue_divert(struct queue *q, queue_divert_fn *fn, void *arg);
+/* Items from insertion to outcome. Any thread. */
 uint64_t queue_held(const struct queue *q);
 /* Sends what it holds, retries cut; then instance_stopped(in). */
 void queue_stop(struct queue *q);

@@ -51,7 +51,4 @@ int service_check(const struct service_program *p, const struct config *c, struc
  */
 int service_main(const struct service_program *p, int argc, char **argv);
 
-/* The memory a receiver may ask for before it reads; see memory_limiter. */
-uint64_t service_memory_ceiling(void);
-
 #endif

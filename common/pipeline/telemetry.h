@@ -47,6 +47,8 @@ void telemetry_gauge(const struct metric_desc *d, const struct label *labels, un
                      telemetry_read_fn *fn, void *arg);
 void telemetry_forget(void *arg);
 
+/* service.instance.id of this run: a random UUID, the same until the process ends. */
+const char *service_instance_id(void);
 /* enum metric_level; what is above it is not exposed. */
 void telemetry_set_level(int level);
 /* Prometheus text 0.0.4 of all series up to the configured level. */
