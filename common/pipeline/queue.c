@@ -105,12 +105,16 @@ static double read_capacity(void *arg)
 static void make_series(struct queue *q)
 {
     struct label by_id = {"exporter", q->in->id};
-    struct label both[] = {by_id, {"data_type", signal_info[q->in->signal].name}};
+    /* One of several queues of an exporter (a balancer's backends) is told apart by its endpoint. */
+    struct label all[] = {by_id,
+                          {"data_type", signal_info[q->in->signal].name},
+                          {"endpoint", q->in->log.peer}};
+    unsigned n = q->in->log.peer ? 3 : 2;
     q->sent = telemetry_series(item_desc(0, q->in->signal), &by_id, 1);
     q->failed = telemetry_series(item_desc(1, q->in->signal), &by_id, 1);
     q->enqueue_failed = telemetry_series(item_desc(2, q->in->signal), &by_id, 1);
-    telemetry_gauge(&size_desc, both, 2, read_size, q);
-    telemetry_gauge(&capacity_desc, both, 2, read_capacity, q);
+    telemetry_gauge(&size_desc, all, n, read_size, q);
+    telemetry_gauge(&capacity_desc, all, n, read_capacity, q);
 }
 
 /* ---- sizes ---- */
