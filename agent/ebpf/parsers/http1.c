@@ -1,0 +1,753 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * HTTP/1.x on a connection, RFC 9112, from bytes with holes.
+ *
+ * Each flow is a small machine: at a head, in a body of known length, in chunks, in a body that ends
+ * with the connection, or lost. Heads are read in place when they come whole and are collected when
+ * they come in pieces; body bytes are counted and never looked at, so that a hole in a body costs
+ * nothing. Requests queue until their responses are done: responses come in the requests' order
+ * (RFC 9112 9.3.2), and that is all that joins the two.
+ *
+ * Losing the place. A hole where a head could be means: there may have been requests or responses
+ * that we know nothing of. Then nothing may be paired by order alone. The flow waits for a call that
+ * begins with a head (programs write heads at the beginning of a send), and the first request after
+ * a loss carries the position that the response flow had when it was sent: a response that begins
+ * before that answers something older. So the first complete exchange after a loss is right again,
+ * and one that the loss could have touched is marked incomplete.
+ */
+#include "agent/ebpf/parsers/http1.h"
+
+#include <stdlib.h>
+
+#include "common/base/buf.h"
+#include "common/base/clock.h"
+
+enum {
+    MAGIC = 0x48545031,
+    PENDING_MAX = 4096,      /* requests without an answer yet */
+    TARGET_KEPT = 8192,
+    FIELD_KEPT = 1024,
+    JOIN_CALLS_MAX = 32,     /* calls without a head before a joined connection is not HTTP */
+    CHUNK_LINE_MAX = 4096,   /* chunk extensions */
+    TRAILER_MAX = 64 << 10,
+    HEAD_MEMORY_KEPT = 1024, /* between messages */
+    TAIL_SEEN = 7,           /* "\r\n0\r\n\r\n" */
+};
+#define EARLY_RESPONSE_WAIT_NS NS_PER_S
+
+enum state {
+    AT_HEAD,     /* a message begins here, or is in its head */
+    IN_BODY,     /* `left` bytes of a body of known length */
+    CHUNK_SIZE,  /* in the line that begins a chunk */
+    CHUNK_DATA,  /* `left` bytes of it */
+    CHUNK_END,   /* the line end after it */
+    TRAILER,     /* after the last chunk, up to an empty line */
+    TO_CLOSE,    /* a body that the end of the connection ends */
+    CHUNKS_LOST, /* chunks whose sizes were in a hole: the end shows by its look */
+    LOST,        /* waits for a call that begins with a head */
+};
+
+struct stream {
+    enum state state;
+    struct buf head; /* a head in pieces */
+    size_t scanned;
+    uint64_t left, body, message_first_ns;
+    unsigned line;        /* bytes of the present chunk or trailer line */
+    bool extension, any_digit, size_known;
+    uint8_t tail[TAIL_SEEN]; /* CHUNKS_LOST: the last bytes seen in a row */
+    unsigned tail_n;
+    struct http1_exchange *x; /* whose message this is, while in its body */
+};
+
+struct http1 {
+    unsigned magic;
+    struct stream flows[FLOW_COUNT];
+    struct list pending; /* requests in order, the oldest is being answered */
+    struct list done;
+    unsigned n_pending, calls_looked_at;
+    bool ever, over;
+    bool crowded; /* several heads may share a call, or one is long: heads of calls are not enough */
+};
+
+static void exchange_free(struct exchange *x)
+{
+    free(CONTAINER_OF(x, struct http1_exchange, base));
+}
+
+static void list_free(struct list *l)
+{
+    struct list *n;
+
+    while ((n = list_pop(l)))
+        exchange_free(LIST_ENTRY(n, struct exchange, link));
+}
+
+static void http1_init(void *state, bool joined)
+{
+    struct http1 *h = state;
+
+    memset(h, 0, sizeof(*h));
+    SET_MAGIC(h, MAGIC);
+    list_init(&h->pending);
+    list_init(&h->done);
+    for (unsigned i = 0; i < FLOW_COUNT; i++) {
+        buf_init(&h->flows[i].head);
+        h->flows[i].head.max = HTTP1_HEAD_MAX;
+        h->flows[i].state = joined ? LOST : AT_HEAD;
+    }
+}
+
+static void http1_fini(void *state)
+{
+    struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
+
+    list_free(&h->pending);
+    list_free(&h->done);
+    buf_fini(&h->flows[0].head);
+    buf_fini(&h->flows[1].head);
+    CLEAR_MAGIC(h);
+}
+
+static struct exchange *http1_take(void *state)
+{
+    struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
+    struct list *n = list_pop(&h->done);
+
+    return n ? LIST_ENTRY(n, struct exchange, link) : NULL;
+}
+
+/* ---- exchanges ---- */
+
+static struct http1_exchange *front(const struct http1 *h)
+{
+    if (list_is_empty(&h->pending))
+        return NULL;
+    return CONTAINER_OF(LIST_ENTRY(h->pending.next, struct exchange, link), struct http1_exchange,
+                        base);
+}
+
+static void finish(struct http1 *h, struct http1_exchange *x, unsigned flags)
+{
+    x->base.flags |= flags;
+    for (unsigned i = 0; i < FLOW_COUNT; i++)
+        if (h->flows[i].x == x)
+            h->flows[i].x = NULL;
+    list_remove(&x->base.link);
+    list_push(&h->done, &x->base.link);
+    h->n_pending--;
+    h->ever = true;
+}
+
+static void finish_if_done(struct http1 *h, struct http1_exchange *x)
+{
+    unsigned both = EXCHANGE_REQUEST_DONE | EXCHANGE_RESPONSE_DONE;
+
+    if ((x->base.flags & both) == both)
+        finish(h, x, 0);
+}
+
+static struct str keep(char **at, struct str s, size_t max)
+{
+    struct str out = {*at, MIN(s.n, max)};
+
+    if (!s.p)
+        return (struct str){NULL, 0};
+    memcpy(*at, s.p, out.n);
+    *at += out.n;
+    return out;
+}
+
+static struct http1_exchange *exchange_new(const struct http1_head *head, const struct segment *s)
+{
+    size_t n = sizeof(struct http1_exchange) + head->method.n + MIN(head->target.n, TARGET_KEPT);
+    struct http1_exchange *x;
+    char *at;
+
+    for (unsigned i = 0; i < HTTP1_FIELD_COUNT; i++)
+        n += MIN(head->fields[i].n, FIELD_KEPT);
+    x = try_alloc(n);
+    if (!x)
+        return NULL;
+    memset(x, 0, sizeof(*x));
+    list_init(&x->base.link);
+    at = (char *)(x + 1);
+    x->method = keep(&at, head->method, HTTP1_METHOD_MAX);
+    x->target = keep(&at, head->target, TARGET_KEPT);
+    for (unsigned i = 0; i < HTTP1_FIELD_COUNT; i++)
+        x->fields[i] = keep(&at, head->fields[i], FIELD_KEPT);
+    if (head->repeated_traceparent)
+        x->fields[HTTP1_TRACEPARENT] = (struct str){NULL, 0};
+    x->request_minor = head->minor;
+    x->base.tgid = s->tgid;
+    x->base.tid = s->tid;
+    return x;
+}
+
+/* ---- the ends of messages, and losing the place ---- */
+
+static void at_head(struct stream *f)
+{
+    f->state = AT_HEAD;
+    f->x = NULL;
+    f->scanned = 0;
+    f->body = f->left = 0;
+    if (f->head.cap > HEAD_MEMORY_KEPT) {
+        buf_fini(&f->head);
+        buf_init(&f->head);
+        f->head.max = HTTP1_HEAD_MAX;
+    }
+    buf_reset(&f->head);
+}
+
+static void message_end(struct http1 *h, enum flow flow)
+{
+    struct stream *f = &h->flows[flow];
+    struct http1_exchange *x = f->x;
+
+    if (x && flow == FLOW_REQUEST) {
+        x->base.request_body = f->body;
+        x->base.flags |= EXCHANGE_REQUEST_DONE | (f->size_known ? EXCHANGE_REQUEST_SIZE : 0u);
+    } else if (x) {
+        x->base.response_body = f->body;
+        x->base.flags |= EXCHANGE_RESPONSE_DONE | (f->size_known ? EXCHANGE_RESPONSE_SIZE : 0u);
+    }
+    at_head(f);
+    if (x)
+        finish_if_done(h, x);
+}
+
+/* All that wait for a response may have got it in the hole. */
+static void finish_all(struct http1 *h, unsigned flags)
+{
+    struct http1_exchange *x;
+
+    while ((x = front(h)))
+        finish(h, x, flags);
+}
+
+static void lose(struct http1 *h, enum flow flow)
+{
+    struct stream *f = &h->flows[flow];
+
+    if (flow == FLOW_REQUEST) {
+        /* Its response is still to come and will be the right one; only its size is unknown. */
+        if (f->x) {
+            f->x->base.flags |= EXCHANGE_REQUEST_DONE;
+            finish_if_done(h, f->x);
+        }
+    } else {
+        finish_all(h, EXCHANGE_INCOMPLETE);
+    }
+    at_head(f);
+    f->state = LOST;
+}
+
+/* ---- heads ---- */
+
+static void begin_chunks(struct stream *f)
+{
+    f->state = CHUNK_SIZE;
+    f->left = f->line = 0;
+    f->extension = f->any_digit = false;
+}
+
+static enum parse_result begin_request(struct http1 *h, const struct http1_head *head,
+                                       const struct segment *s, bool after_loss)
+{
+    struct stream *f = &h->flows[FLOW_REQUEST];
+    struct http1_exchange *x;
+
+    if (head->other_coding || h->n_pending >= PENDING_MAX || !(x = exchange_new(head, s))) {
+        lose(h, FLOW_REQUEST);
+        return PARSE_BROKEN;
+    }
+    x->base.request_first_ns = f->message_first_ns;
+    x->base.request_end_ns = s->end_ns;
+    if (after_loss || h->flows[FLOW_RESPONSE].state == LOST)
+        x->base.min_response_pos = s->other_pos;
+    list_push(&h->pending, &x->base.link);
+    h->crowded |= h->n_pending++ > 0;
+    at_head(f);
+    f->x = x;
+    f->size_known = true;
+    if (head->chunked) {
+        begin_chunks(f);
+    } else if (head->has_length && head->length > 0) {
+        f->state = IN_BODY;
+        f->left = head->length;
+    } else {
+        message_end(h, FLOW_REQUEST);
+    }
+    return PARSE_DONE;
+}
+
+/* RFC 9112 6.3: what frames the body of a response. */
+static void begin_response_body(struct http1 *h, struct http1_exchange *x,
+                                const struct http1_head *head)
+{
+    struct stream *f = &h->flows[FLOW_RESPONSE];
+
+    if (str_is(x->method, "HEAD") || head->status == 204 || head->status == 304) {
+        message_end(h, FLOW_RESPONSE);
+    } else if (head->chunked) {
+        begin_chunks(f);
+    } else if (head->other_coding || !head->has_length) {
+        f->state = TO_CLOSE;
+    } else if (head->length > 0) {
+        f->state = IN_BODY;
+        f->left = head->length;
+    } else {
+        message_end(h, FLOW_RESPONSE);
+    }
+}
+
+static enum parse_result begin_response(struct http1 *h, const struct http1_head *head,
+                                        const struct segment *s)
+{
+    struct stream *f = &h->flows[FLOW_RESPONSE];
+    struct http1_exchange *x = front(h);
+    bool tunnel;
+
+    if (head->status < 200 && head->status != 101) {
+        at_head(f); /* interim: the answer is still to come */
+        return PARSE_DONE;
+    }
+    x->status = head->status;
+    x->response_minor = head->minor;
+    x->base.response_first_ns = f->message_first_ns;
+    x->base.response_end_ns = s->end_ns;
+    x->base.flags |= EXCHANGE_RESPONSE_BEGUN;
+    at_head(f);
+    f->x = x;
+    f->size_known = true;
+    tunnel = head->status == 101 || (head->status < 300 && str_is(x->method, "CONNECT"));
+    if (!tunnel) {
+        begin_response_body(h, x, head);
+        return PARSE_DONE;
+    }
+    h->over = true;
+    x->base.flags |= EXCHANGE_REQUEST_DONE;
+    message_end(h, FLOW_RESPONSE);
+    finish_all(h, EXCHANGE_INCOMPLETE);
+    return PARSE_NOT_MINE;
+}
+
+static enum parse_result read_head(struct http1 *h, enum flow flow, struct str text,
+                                   const struct segment *s, bool after_loss)
+{
+    struct http1_head head;
+    bool ok = flow == FLOW_REQUEST ? http1_read_request(text, &head)
+                                   : http1_read_response(text, &head);
+
+    if (!ok) {
+        lose(h, flow);
+        return PARSE_BROKEN;
+    }
+    return flow == FLOW_REQUEST ? begin_request(h, &head, s, after_loss)
+                                : begin_response(h, &head, s);
+}
+
+/* True when the response flow may go on: somebody waits for what begins at pos. */
+static bool has_asker(struct http1 *h, const struct segment *s, uint64_t at, bool *older)
+{
+    struct http1_exchange *x = front(h);
+
+    *older = x && s->pos + at < x->base.min_response_pos;
+    return x && !*older && !(x->base.flags & EXCHANGE_RESPONSE_DONE);
+}
+
+/* What is wrong with a beginning that is no head. */
+static enum parse_result no_head(struct http1 *h, enum flow flow)
+{
+    if (!h->ever && flow == FLOW_REQUEST && list_is_empty(&h->pending)) {
+        h->over = true;
+        return PARSE_NOT_MINE;
+    }
+    lose(h, flow);
+    return PARSE_BROKEN;
+}
+
+/* A head, or a piece of one, at s->p + *at. */
+static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct segment *s,
+                                   uint64_t *at, bool after_loss)
+{
+    struct stream *f = &h->flows[flow];
+    struct str rest = str_make(s->p + *at, s->len - *at), text = rest;
+    size_t before = f->head.n, end;
+    int looks;
+
+    while (before == 0 && rest.n > 0 && (rest.p[0] == '\r' || rest.p[0] == '\n')) {
+        rest = text = str_make(rest.p + 1, rest.n - 1); /* RFC 9112 2.2 */
+        ++*at;
+    }
+    if (rest.n == 0)
+        return PARSE_NEED_MORE;
+    if (before == 0)
+        f->message_first_ns = flow == FLOW_REQUEST ? s->first_ns : s->end_ns;
+    if (before > 0) {
+        buf_add(&f->head, rest.p, MIN(rest.n, HTTP1_HEAD_MAX - before));
+        text = buf_str(&f->head);
+    }
+    looks = flow == FLOW_REQUEST ? http1_is_request(text) : http1_is_response(text);
+    end = looks < 0 ? 0 : http1_head_end(text, &f->scanned);
+    if (looks < 0 || text.n >= HTTP1_HEAD_MAX || buf_error(&f->head)) {
+        if (end == 0 || end > HTTP1_HEAD_MAX) {
+            *at = s->len;
+            return no_head(h, flow);
+        }
+    }
+    if (end == 0) {
+        if (before == 0)
+            buf_add(&f->head, rest.p, rest.n);
+        *at = s->len;
+        return PARSE_NEED_MORE;
+    }
+    *at += end - before;
+    return read_head(h, flow, str_make(text.p, end), s, after_loss);
+}
+
+/* ---- bodies ---- */
+
+static int hex(uint8_t c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* One byte of a chunk's size line. False when it is none. */
+static bool chunk_size_byte(struct stream *f, uint8_t c)
+{
+    int d = hex(c);
+
+    if (c == '\n') {
+        if (!f->any_digit)
+            return false;
+        f->state = f->left ? CHUNK_DATA : TRAILER;
+        f->line = 0;
+        return true;
+    }
+    if (++f->line > CHUNK_LINE_MAX)
+        return false;
+    if (f->extension || c == '\r')
+        return true;
+    if (c == ';' || c == ' ' || c == '\t') {
+        f->extension = true;
+        return f->any_digit;
+    }
+    if (d < 0 || f->left > UINT64_MAX >> 8)
+        return false;
+    f->left = f->left << 4 | (uint64_t)d;
+    f->any_digit = true;
+    return true;
+}
+
+/* One byte of framing between chunks or after them. False when it is none. */
+static bool framing_byte(struct http1 *h, enum flow flow, uint8_t c)
+{
+    struct stream *f = &h->flows[flow];
+
+    switch (f->state) {
+    case CHUNK_SIZE:
+        return chunk_size_byte(f, c);
+    case CHUNK_END:
+        if (c == '\n')
+            begin_chunks(f);
+        return c == '\n' || c == '\r';
+    default: /* TRAILER: field lines up to an empty one */
+        if (c == '\n' && f->line == 0)
+            message_end(h, flow);
+        else if (c == '\n')
+            f->line = 0;
+        else if (c != '\r' && ++f->line > TRAILER_MAX)
+            return false;
+        return true;
+    }
+}
+
+/* Remembers the last bytes; true when they are the end of a chunked body. */
+static bool tail_is_end(struct stream *f, const struct segment *s, uint64_t at)
+{
+    static const char end[] = "\r\n0\r\n\r\n";
+    uint64_t n = s->len - at, put = MIN(n, TAIL_SEEN), old;
+
+    if (s->flags & SEGMENT_CALL_START && at == 0)
+        f->tail_n = 0;
+    old = MIN(f->tail_n, TAIL_SEEN - put);
+    memmove(f->tail, f->tail + f->tail_n - old, old);
+    memcpy(f->tail + old, s->p + s->len - put, put);
+    f->tail_n = (unsigned)(old + put);
+    if (!(s->flags & SEGMENT_CALL_END))
+        return false;
+    if (f->tail_n == TAIL_SEEN)
+        return memcmp(f->tail, end, TAIL_SEEN) == 0;
+    return f->tail_n == 5 && memcmp(f->tail, end + 2, 5) == 0; /* the last chunk in its own call */
+}
+
+static void in_message(struct http1_exchange *x, enum flow flow, const struct segment *s)
+{
+    if (!x)
+        return;
+    if (flow == FLOW_REQUEST)
+        x->base.request_end_ns = s->end_ns;
+    else
+        x->base.response_end_ns = s->end_ns;
+}
+
+/* Body bytes from *at on, seen or not: they are only counted. */
+static void count_body(struct http1 *h, enum flow flow, const struct segment *s, uint64_t *at)
+{
+    struct stream *f = &h->flows[flow];
+    uint64_t n = s->len - *at;
+
+    if (f->state != TO_CLOSE)
+        n = MIN(n, f->left);
+    *at += n;
+    f->body += n;
+    if (f->state == TO_CLOSE)
+        return;
+    f->left -= n;
+    if (f->left > 0)
+        return;
+    if (f->state == CHUNK_DATA)
+        f->state = CHUNK_END;
+    else
+        message_end(h, flow);
+}
+
+/* A call begins with a head while we are lost, or nearly. */
+static bool call_begins_head(struct http1 *h, enum flow flow, const struct segment *s, uint64_t at)
+{
+    struct str text;
+    bool older;
+
+    if (!s->p || at > 0 || !(s->flags & SEGMENT_CALL_START))
+        return false;
+    text = str_make(s->p, s->len);
+    if (flow == FLOW_REQUEST)
+        return http1_is_request(text) == 1;
+    return http1_is_response(text) == 1 && has_asker(h, s, at, &older);
+}
+
+static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct segment *s,
+                                   uint64_t *at)
+{
+    struct stream *f = &h->flows[flow];
+
+    if (call_begins_head(h, flow, s, *at)) {
+        at_head(f);
+        return feed_head(h, flow, s, at, true);
+    }
+    *at = s->len;
+    if (flow == FLOW_REQUEST && !h->ever && s->flags & SEGMENT_CALL_START &&
+        ++h->calls_looked_at > JOIN_CALLS_MAX) {
+        h->over = true;
+        return PARSE_NOT_MINE;
+    }
+    return PARSE_NEED_MORE;
+}
+
+static enum parse_result feed_chunks_lost(struct http1 *h, enum flow flow, const struct segment *s,
+                                          uint64_t *at)
+{
+    struct stream *f = &h->flows[flow];
+
+    in_message(f->x, flow, s);
+    if (s->p && tail_is_end(f, s, *at))
+        message_end(h, flow);
+    *at = s->len;
+    return PARSE_NEED_MORE;
+}
+
+/* ---- one segment ---- */
+
+/* A hole at s: proven body, or the place is lost. */
+static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct segment *s,
+                                   uint64_t *at)
+{
+    struct stream *f = &h->flows[flow];
+
+    switch (f->state) {
+    case IN_BODY:
+    case CHUNK_DATA:
+    case TO_CLOSE:
+        in_message(f->x, flow, s);
+        count_body(h, flow, s, at);
+        return PARSE_NEED_MORE;
+    case CHUNKS_LOST:
+    case LOST:
+        *at = s->len;
+        return PARSE_NEED_MORE;
+    case CHUNK_SIZE:
+    case CHUNK_END:
+    case TRAILER:
+        *at = s->len;
+        if (s->flags & SEGMENT_LOST)
+            break;
+        /* Chunks that were not asked for, inside one call: the end of the body will show. */
+        in_message(f->x, flow, s);
+        f->state = CHUNKS_LOST;
+        f->size_known = false;
+        f->tail_n = 0;
+        return PARSE_NEED_MORE;
+    case AT_HEAD:
+        *at = s->len;
+        break;
+    }
+    h->crowded |= flow == FLOW_RESPONSE && front(h);
+    if (flow == FLOW_RESPONSE && !front(h) && f->head.n == 0 && f->state == AT_HEAD) {
+        f->state = LOST;
+        return PARSE_BROKEN;
+    }
+    lose(h, flow);
+    return PARSE_BROKEN;
+}
+
+/* At a head: whether this flow may go on now. */
+static enum parse_result feed_at_head(struct http1 *h, enum flow flow, const struct segment *s,
+                                      uint64_t *at)
+{
+    bool older = false;
+
+    if (flow == FLOW_REQUEST || has_asker(h, s, *at, &older))
+        return feed_head(h, flow, s, at, false);
+    if (older || s->flags & SEGMENT_FORCE) {
+        /* Answers something that we did not see, or comes unasked. */
+        h->flows[flow].state = LOST;
+        return feed_lost(h, flow, s, at);
+    }
+    return PARSE_NEED_MORE; /* *at < len: wait for the request */
+}
+
+/*
+ * A client that got its answer early (413, or a final status in place of 100) need not send the body
+ * that it announced: what begins like a request then is one.
+ */
+static bool body_was_given_up(struct http1 *h, enum flow flow, const struct segment *s, uint64_t at)
+{
+    const struct stream *f = &h->flows[flow];
+
+    if (flow != FLOW_REQUEST || f->state == AT_HEAD || f->state == LOST)
+        return false;
+    if (f->x && !(f->x->base.flags & EXCHANGE_RESPONSE_DONE))
+        return false;
+    return call_begins_head(h, flow, s, at);
+}
+
+static enum parse_result feed_bytes(struct http1 *h, enum flow flow, const struct segment *s,
+                                    uint64_t *at)
+{
+    struct stream *f = &h->flows[flow];
+
+    if (body_was_given_up(h, flow, s, *at)) {
+        if (f->x)
+            finish(h, f->x, 0);
+        at_head(f);
+        return PARSE_NEED_MORE;
+    }
+    switch (f->state) {
+    case AT_HEAD:
+        return feed_at_head(h, flow, s, at);
+    case IN_BODY:
+    case CHUNK_DATA:
+    case TO_CLOSE:
+        in_message(f->x, flow, s);
+        count_body(h, flow, s, at);
+        return PARSE_NEED_MORE;
+    case CHUNK_SIZE:
+    case CHUNK_END:
+    case TRAILER:
+        in_message(f->x, flow, s);
+        if (framing_byte(h, flow, s->p[(*at)++]))
+            return PARSE_NEED_MORE;
+        lose(h, flow);
+        *at = s->len;
+        return PARSE_BROKEN;
+    case CHUNKS_LOST:
+        return feed_chunks_lost(h, flow, s, at);
+    case LOST:
+        break;
+    }
+    return feed_lost(h, flow, s, at);
+}
+
+static enum parse_result http1_feed(void *state, enum flow flow, const struct segment *s,
+                                    uint64_t *used)
+{
+    struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
+    enum parse_result r = PARSE_NEED_MORE;
+    uint64_t at = *used;
+
+    while (at < s->len && !h->over) {
+        uint64_t before = at;
+
+        r = s->p ? feed_bytes(h, flow, s, &at) : feed_hole(h, flow, s, &at);
+        if (r == PARSE_BROKEN || !list_is_empty(&h->done))
+            break;
+        if (at == before && r == PARSE_NEED_MORE && h->flows[flow].state == AT_HEAD &&
+            flow == FLOW_RESPONSE)
+            break; /* waits for the request */
+    }
+    if (h->over)
+        at = s->len;
+    *used = at;
+    if (!list_is_empty(&h->done) && r != PARSE_BROKEN)
+        return PARSE_DONE;
+    if (h->over)
+        return PARSE_NOT_MINE;
+    return r == PARSE_BROKEN ? r : PARSE_NEED_MORE;
+}
+
+static void http1_end(void *state)
+{
+    struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
+
+    if (h->flows[FLOW_RESPONSE].state == TO_CLOSE)
+        message_end(h, FLOW_RESPONSE);
+    for (struct http1_exchange *x; (x = front(h));)
+        finish(h, x, x->base.flags & EXCHANGE_RESPONSE_DONE ? 0 : EXCHANGE_CUT);
+    h->over = true;
+}
+
+/* A response that was complete before its request (413): the rest of the request may never come. */
+static void http1_tick(void *state, uint64_t now_ns)
+{
+    struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
+    struct http1_exchange *x = front(h);
+
+    if (x && x->base.flags & EXCHANGE_RESPONSE_DONE &&
+        now_ns > x->base.response_end_ns + EARLY_RESPONSE_WAIT_NS)
+        finish(h, x, 0);
+}
+
+static bool http1_wants_all(const void *state)
+{
+    return ((const struct http1 *)state)->crowded;
+}
+
+static enum parse_result http1_detect(struct str first)
+{
+    switch (http1_is_request(first)) {
+    case 1:
+        return PARSE_DONE;
+    case 0:
+        return PARSE_NEED_MORE;
+    default:
+        return PARSE_NOT_MINE;
+    }
+}
+
+const struct parser parser_http1 = {
+    .name = "http",
+    .state_size = sizeof(struct http1),
+    .detect = http1_detect,
+    .init = http1_init,
+    .fini = http1_fini,
+    .feed = http1_feed,
+    .take = http1_take,
+    .end = http1_end,
+    .tick = http1_tick,
+    .wants_all = http1_wants_all,
+    .exchange_free = exchange_free,
+};

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/ebpf/parsers/http1_head.h"
+
+static const struct {
+    struct str name;
+} kept[HTTP1_FIELD_COUNT] = {
+    [HTTP1_HOST] = {{"host", 4}},
+    [HTTP1_USER_AGENT] = {{"user-agent", 10}},
+    [HTTP1_TRACEPARENT] = {{"traceparent", 11}},
+    [HTTP1_TRACESTATE] = {{"tracestate", 10}},
+    [HTTP1_FORWARDED] = {{"forwarded", 9}},
+    [HTTP1_X_FORWARDED_FOR] = {{"x-forwarded-for", 15}},
+    [HTTP1_X_FORWARDED_PROTO] = {{"x-forwarded-proto", 17}},
+};
+
+/* RFC 9110 5.6.2: tchar. */
+static bool is_tchar(unsigned char c)
+{
+    if ((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
+        return true;
+    return c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL;
+}
+
+size_t http1_head_end(struct str s, size_t *scanned)
+{
+    size_t i = *scanned;
+
+    while (i < s.n) {
+        const char *lf = memchr(s.p + i, '\n', s.n - i);
+        size_t at;
+
+        if (!lf)
+            break;
+        at = (size_t)(lf - s.p) + 1;
+        if (at < s.n && s.p[at] == '\n')
+            return at + 1;
+        if (at + 1 < s.n && s.p[at] == '\r' && s.p[at + 1] == '\n')
+            return at + 2;
+        /* The answer may lie in bytes that are not here yet: come back to this line end. */
+        if (at >= s.n || (s.p[at] == '\r' && at + 1 >= s.n)) {
+            *scanned = at - 1;
+            return 0;
+        }
+        i = at;
+    }
+    *scanned = s.n;
+    return 0;
+}
+
+/* Length of the line without its end; *next is where the following one begins. */
+static struct str line_at(struct str s, size_t at, size_t *next)
+{
+    const char *lf = at < s.n ? memchr(s.p + at, '\n', s.n - at) : NULL;
+    size_t end = lf ? (size_t)(lf - s.p) : s.n;
+
+    *next = lf ? end + 1 : s.n;
+    if (end > at && s.p[end - 1] == '\r')
+        end--;
+    return str_make(s.p + at, end - at);
+}
+
+/* "HTTP/1.1" at p[0..n): 1 yes, 0 so far, -1 no. */
+static int version_prefix(const char *p, size_t n)
+{
+    static const char want[] = "HTTP/1.";
+    size_t i;
+
+    for (i = 0; i < n && i < 7; i++)
+        if (p[i] != want[i])
+            return -1;
+    if (n < 8)
+        return 0;
+    return p[7] == '0' || p[7] == '1' ? 1 : -1;
+}
+
+int http1_is_request(struct str s)
+{
+    size_t i = 0, target;
+
+    while (i < s.n && (s.p[i] == '\r' || s.p[i] == '\n') && i < 4)
+        i++; /* RFC 9112 2.2: an empty line before the request line is to be ignored */
+    target = i;
+    while (target < s.n && is_tchar((unsigned char)s.p[target]))
+        target++;
+    if (target - i > HTTP1_METHOD_MAX)
+        return -1;
+    if (target >= s.n)
+        return 0;
+    if (target == i || s.p[target] != ' ')
+        return -1;
+    for (i = target + 1; i < s.n && s.p[i] != ' '; i++)
+        if ((unsigned char)s.p[i] < 0x21 || s.p[i] == 0x7f)
+            return -1;
+    if (i - target > HTTP1_HEAD_MAX)
+        return -1;
+    if (i >= s.n)
+        return 0;
+    if (i == target + 1)
+        return -1;
+    return version_prefix(s.p + i + 1, s.n - i - 1);
+}
+
+int http1_is_response(struct str s)
+{
+    int v = version_prefix(s.p, s.n);
+    size_t i;
+
+    if (v <= 0)
+        return v;
+    for (i = 8; i < 12; i++) {
+        if (i >= s.n)
+            return 0;
+        if (i == 8 ? s.p[i] != ' ' : s.p[i] < '0' || s.p[i] > '9')
+            return -1;
+    }
+    return 1;
+}
+
+/* transfer-encoding: only a final "chunked" frames a message; RFC 9112 6.1. */
+static void read_coding(struct http1_head *h, struct str v)
+{
+    struct str last = v;
+    size_t i;
+
+    for (i = 0; i < v.n; i++)
+        if (v.p[i] == ',')
+            last = str_make(v.p + i + 1, v.n - i - 1);
+    last = str_trim(last);
+    h->chunked = str_ieq(last, STR("chunked"));
+    h->other_coding = !h->chunked && !str_ieq(last, STR("identity")) && last.n > 0;
+}
+
+/* RFC 9112 6.3: equal values may be repeated, also as a list; different ones are an attack. */
+static bool read_length(struct http1_head *h, struct str v)
+{
+    while (v.n > 0) {
+        const char *comma = memchr(v.p, ',', v.n);
+        struct str one = str_trim(str_make(v.p, comma ? (size_t)(comma - v.p) : v.n));
+        uint64_t n;
+
+        if (str_to_u64(one, &n) || n > INT64_MAX || (h->has_length && n != h->length))
+            return false;
+        h->length = n;
+        h->has_length = true;
+        v = comma ? str_make(comma + 1, v.n - (size_t)(comma + 1 - v.p)) : str_make(NULL, 0);
+    }
+    return h->has_length;
+}
+
+static bool read_field(struct http1_head *h, struct str name, struct str value)
+{
+    unsigned i;
+
+    if (str_ieq(name, STR("content-length")))
+        return read_length(h, value);
+    if (str_ieq(name, STR("transfer-encoding"))) {
+        read_coding(h, value);
+        return true;
+    }
+    for (i = 0; i < HTTP1_FIELD_COUNT; i++) {
+        if (name.n != kept[i].name.n || !str_ieq(name, kept[i].name))
+            continue;
+        if (!h->fields[i].p)
+            h->fields[i] = value;
+        else if (i == HTTP1_TRACEPARENT)
+            h->repeated_traceparent = true;
+    }
+    return true;
+}
+
+static bool read_fields(struct str head, size_t at, struct http1_head *h)
+{
+    while (at < head.n) {
+        struct str line = line_at(head, at, &at), name, value;
+        const char *colon;
+
+        if (line.n == 0)
+            break;
+        if (line.p[0] == ' ' || line.p[0] == '\t')
+            continue; /* obs-fold: the value goes on; none that we keep is ever folded */
+        colon = memchr(line.p, ':', line.n);
+        if (!colon)
+            return false;
+        name = str_trim(str_make(line.p, (size_t)(colon - line.p)));
+        value = str_trim(str_make(colon + 1, line.n - (size_t)(colon + 1 - line.p)));
+        if (!read_field(h, name, value))
+            return false;
+    }
+    return true;
+}
+
+bool http1_read_request(struct str head, struct http1_head *out)
+{
+    size_t next = 0, i;
+    struct str line;
+    const char *sp;
+
+    memset(out, 0, sizeof(*out));
+    if (http1_is_request(head) != 1)
+        return false;
+    do
+        line = line_at(head, next, &next);
+    while (line.n == 0 && next < head.n);
+    sp = memchr(line.p, ' ', line.n);
+    if (!sp)
+        return false;
+    out->method = str_make(line.p, (size_t)(sp - line.p));
+    i = out->method.n + 1;
+    sp = memchr(line.p + i, ' ', line.n - i);
+    if (!sp || line.n - (size_t)(sp + 1 - line.p) != 8)
+        return false;
+    out->target = str_make(line.p + i, (size_t)(sp - line.p) - i);
+    out->minor = (unsigned)(line.p[line.n - 1] - '0');
+    return read_fields(head, next, out);
+}
+
+bool http1_read_response(struct str head, struct http1_head *out)
+{
+    size_t next;
+    struct str line = line_at(head, 0, &next);
+
+    memset(out, 0, sizeof(*out));
+    if (http1_is_response(line) != 1 || (line.n > 12 && line.p[12] != ' '))
+        return false;
+    out->minor = (unsigned)(line.p[7] - '0');
+    out->status = (unsigned)((line.p[9] - '0') * 100 + (line.p[10] - '0') * 10 + line.p[11] - '0');
+    return out->status >= 100 && read_fields(head, next, out);
+}
