@@ -43,7 +43,7 @@ struct queue {
     unsigned magic;
     _Atomic unsigned refs;
     pthread_mutex_t lock;
-    struct instance *in;
+    struct instance *_Atomic in;
     struct queue_config c;
     queue_push_fn *push;
     struct list waiting, backing_off;
@@ -570,6 +570,11 @@ void queue_divert(struct queue *q, queue_divert_fn *fn, void *arg)
         LIST_ENTRY(it, struct request, in_list)->due_ns = 0;
     pthread_mutex_unlock(&q->lock);
     give_away(q, &items);
+}
+
+struct instance *queue_instance(const struct queue *q)
+{
+    return q->in;
 }
 
 uint64_t queue_held(const struct queue *q)

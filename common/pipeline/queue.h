@@ -36,24 +36,24 @@ extern const struct option retry_options[];  /* retry_on_failure: */
  * Rows for an exporter's own table:
  *   QUEUE_OPTIONS(struct otlp_grpc_config, queue, "5s")   sending_queue, retry_on_failure, timeout
  */
-#define QUEUE_OPTIONS(type, member, timeout_default)                                               \
+#define QUEUE_OPTIONS(config, member, timeout_default)                                               \
     {.key = "sending_queue",                                                                       \
      .type = OPT_STRUCT,                                                                           \
-     .offset = offsetof(type, member),                                                             \
+     .offset = offsetof(config, member),                                                             \
      .sub = queue_options,                                                                         \
      .presence = OPT_ON,                                                                           \
-     .on_offset = offsetof(type, member) + offsetof(struct queue_config, queue_on),                \
+     .on_offset = offsetof(config, member) + offsetof(struct queue_config, queue_on),                \
      .help = "Queue between the pipeline and the sender."},                                        \
         {.key = "retry_on_failure",                                                                \
          .type = OPT_STRUCT,                                                                       \
-         .offset = offsetof(type, member),                                                         \
+         .offset = offsetof(config, member),                                                         \
          .sub = retry_options,                                                                     \
          .presence = OPT_ON,                                                                       \
-         .on_offset = offsetof(type, member) + offsetof(struct queue_config, retry_on),            \
+         .on_offset = offsetof(config, member) + offsetof(struct queue_config, retry_on),            \
          .help = "Retries with exponential back-off after a retryable failure."},                  \
     {                                                                                              \
         .key = "timeout", .type = OPT_DURATION,                                                    \
-        .offset = offsetof(type, member) + offsetof(struct queue_config, timeout_ns),              \
+        .offset = offsetof(config, member) + offsetof(struct queue_config, timeout_ns),              \
         .def = timeout_default, .help = "Time for one attempt; 0 for no bound."                    \
     }
 
@@ -98,6 +98,8 @@ void queue_start(struct queue *q);
  * from then on, the configuration is the new one's.
  */
 struct queue *queue_share(struct queue *q, struct instance *in, const struct queue_config *c);
+/* The newest instance that shares it. */
+struct instance *queue_instance(const struct queue *q);
 void queue_consume(struct queue *q, struct batch *b, struct ack *a);
 /* On the request's loop, once for each push. The request is gone after it. */
 void queue_done(struct queue *q, struct queue_request *r, const struct outcome *o);

@@ -53,7 +53,7 @@ static const struct option tls_options[] = {
 static const struct option grpc_options[] = {
     {.key = "endpoint", .type = OPT_ENDPOINT, .offset = AT(endpoint), .def = "localhost:4317",
      .help = "Address to listen on."},
-    {.key = "transport", .type = OPT_STRING, .offset = AT(transport), .def = "tcp",
+    {.key = "transport", .type = OPT_TREE,
      .flags = OPT_NO_EFFECT, .help = "Always tcp."},
     {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = tls_options,
      .presence = OPT_OFF_NONE, .on_offset = AT(tls) + TLS_AT(on), .help = "Serve with TLS."},

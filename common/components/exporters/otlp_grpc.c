@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * otlp_grpc: OTLP over gRPC to a back end. One queue and retry state for all loops, one connection per
+ * loop, opened by the first request that runs there.
+ *
+ *   queue ─► push (on a loop) ─► frame, compress ─► http_call ─► answer ─► outcome ─► queue_done
+ */
+#include "common/components/exporters/otlp_grpc.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/utsname.h>
+
+#include "common/base/clock.h"
+#include "common/io/grpc.h"
+#include "common/otlp/encode.h"
+
+#define AT(field) offsetof(struct otlp_grpc_config, field)
+const struct option otlp_grpc_options[] = {
+    {.key = "endpoint", .type = OPT_STRING, .offset = AT(endpoint), .flags = OPT_REQUIRED,
+     .help = "host:port of the back end; http:// in front means plain text, https:// TLS."},
+    {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = client_tls_options,
+     .help = "TLS is spoken unless insecure is true."},
+    {.key = "compression", .type = OPT_ENUM, .offset = AT(compression),
+     .names = client_compressions, .def = "gzip", .help = "Compression of requests."},
+    {.key = "headers", .type = OPT_HEADERS, .offset = AT(headers),
+     .help = "Metadata sent with each request."},
+    {.key = "authority", .type = OPT_STRING, .offset = AT(authority),
+     .help = "Value of :authority instead of the endpoint."},
+    {.key = "user_agent", .type = OPT_STRING, .offset = AT(user_agent),
+     .help = "Value of user-agent."},
+    {.key = "wait_for_ready", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+     .help = "Connections are always tried again."},
+    {.key = "balancer_name", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+     .help = "There is one connection per loop."},
+    {.key = "read_buffer_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+     .help = "Buffers are shared by all connections of a loop."},
+    {.key = "write_buffer_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+     .help = "Requests are written in place."},
+    QUEUE_OPTIONS(struct otlp_grpc_config, queue, "5s"),
+    OPTION_END,
+};
+
+#define OTLP_GRPC_MAGIC 0x4f475243u
+
+/* Shared by the instances of a reload that changes nothing of the target. */
+struct otlp_grpc {
+    unsigned magic;
+    _Atomic unsigned refs;
+    struct queue *queue;
+    struct client_endpoint endpoint;
+    struct tls_context *tls;
+    char *authority;
+    enum client_compression compression;
+    struct http_client **clients; /* by loop, each made and used there */
+    struct http_call_header *headers;
+    unsigned n_headers;
+};
+
+struct attempt {
+    struct http_call call;
+    struct otlp_grpc *self;
+    struct queue_request *request;
+};
+
+/* ---- headers ---- */
+
+static const char *default_user_agent(void)
+{
+    static char text[128];
+    struct utsname u;
+    if (!text[0])
+        snprintf(text, sizeof(text), "Tailrace (%s)", uname(&u) == 0 ? u.machine : "unknown");
+    return text;
+}
+
+static void add_header(struct otlp_grpc *self, const char *name, const char *value)
+{
+    struct http_call_header *h = &self->headers[self->n_headers++];
+    char *lower = xstrdup(name);
+    for (char *p = lower; *p; p++)
+        if (*p >= 'A' && *p <= 'Z')
+            *p = (char)(*p + 32);
+    *h = (struct http_call_header){lower, xstrdup(value)};
+}
+
+static void make_headers(struct otlp_grpc *self, const struct otlp_grpc_config *c)
+{
+    const struct option_pair *p = c->headers.items;
+    self->headers = xcalloc(c->headers.n + 6, sizeof(*self->headers));
+    /* The first one is left out of requests that are not compressed. */
+    add_header(self, "grpc-encoding", client_compression_name(self->compression));
+    add_header(self, "content-type", "application/grpc");
+    add_header(self, "te", "trailers");
+    add_header(self, "grpc-accept-encoding", "identity");
+    add_header(self, "user-agent", c->user_agent[0] ? c->user_agent : default_user_agent());
+    for (size_t i = 0; i < c->headers.n; i++)
+        add_header(self, p[i].key, p[i].value);
+}
+
+/* ---- one attempt ---- */
+
+static bool is_retryable(int code, uint64_t retry_after_ms)
+{
+    switch (code) {
+    case GRPC_CANCELLED:
+    case GRPC_DEADLINE_EXCEEDED:
+    case GRPC_ABORTED:
+    case GRPC_OUT_OF_RANGE:
+    case GRPC_UNAVAILABLE:
+    case GRPC_DATA_LOSS:
+        return true;
+    case GRPC_RESOURCE_EXHAUSTED:
+        return retry_after_ms > 0;
+    default:
+        return false;
+    }
+}
+
+/* HTTP statuses of proxies that know no gRPC (gRPC http-grpc-status-mapping). */
+static int code_of_http(int status)
+{
+    switch (status) {
+    case 400:
+        return GRPC_INTERNAL;
+    case 401:
+        return GRPC_UNAUTHENTICATED;
+    case 403:
+        return GRPC_PERMISSION_DENIED;
+    case 404:
+        return GRPC_UNIMPLEMENTED;
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+        return GRPC_UNAVAILABLE;
+    default:
+        return GRPC_UNKNOWN;
+    }
+}
+
+static void read_success(struct instance *in, const struct http_result *r, struct outcome *o,
+                         char *text, size_t n)
+{
+    int64_t rejected = 0;
+    *o = (struct outcome){.kind = OUTCOME_SENT, .reason = "sent"};
+    if (r->body.n <= GRPC_PREFIX || r->body.p[0] != 0)
+        return;
+    struct str message = str_make(r->body.p + GRPC_PREFIX, r->body.n - GRPC_PREFIX);
+    if (decode_export_response(message, &rejected, text, n) || (rejected <= 0 && !text[0]))
+        return;
+    o->rejected = rejected > 0 ? (uint64_t)rejected : 0;
+    log_warn(&in->log, "Partial success response: %s (%lld items rejected)", text,
+             (long long)rejected);
+}
+
+static void read_failure(const struct http_result *r, struct outcome *o, char *text, size_t n)
+{
+    int code = r->has_grpc_status ? r->grpc_status : code_of_http(r->status), unused;
+    uint64_t wait = 0;
+    char message[256];
+    if (r->grpc_details.n && decode_rpc_status(r->grpc_details, &unused, message, sizeof(message), &wait))
+        wait = 0;
+    snprintf(text, n, "code %d: " STR_FMT, code, STR_ARG(r->grpc_message));
+    *o = (struct outcome){.kind = is_retryable(code, wait) ? OUTCOME_RETRYABLE : OUTCOME_PERMANENT,
+                          .retry_after_ms = wait,
+                          .grpc_code = code,
+                          .reason = "the back end refused",
+                          .detail = text};
+}
+
+static void on_answer(struct http_call *call, const struct http_result *r)
+{
+    struct attempt *t = CONTAINER_OF(call, struct attempt, call);
+    struct otlp_grpc *self = t->self;
+    struct queue_request *request = t->request;
+    char text[512] = "";
+    struct outcome o;
+    if (r->error)
+        o = (struct outcome){.kind = OUTCOME_RETRYABLE,
+                             .uncertain = r->is_uncertain,
+                             .reason = "no answer",
+                             .detail = r->why};
+    else if (r->has_grpc_status && r->grpc_status == GRPC_OK)
+        read_success(queue_instance(self->queue), r, &o, text, sizeof(text));
+    else
+        read_failure(r, &o, text, sizeof(text));
+    free(t);
+    queue_done(self->queue, request, &o);
+}
+
+static struct http_client *client_of(struct otlp_grpc *self, struct loop *l)
+{
+    struct http_client **slot = &self->clients[loop_index(l)];
+    struct http_client_config c = {.endpoint = self->endpoint.address,
+                                   .authority = self->authority,
+                                   .tls = self->tls,
+                                   .is_h2 = true};
+    if (!*slot && http_client_new(slot, l, &c))
+        return NULL;
+    return *slot;
+}
+
+static void push(struct instance *in, struct queue_request *request)
+{
+    struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
+    struct http_client *client = client_of(self, request->loop);
+    uint64_t now = clock_mono_ns();
+    struct attempt *t = xcalloc(1, sizeof(*t));
+    bool is_compressed;
+    int r = client ? client_body(&t->call.body, request->batch, self->compression, GRPC_PREFIX,
+                                 &is_compressed)
+                   : -ENOMEM;
+    if (r) {
+        struct outcome o = {.kind = OUTCOME_RETRYABLE, .reason = "out of memory"};
+        free(t);
+        queue_done(self->queue, request, &o);
+        return;
+    }
+    t->self = self;
+    t->request = request;
+    grpc_prefix(t->call.body->data, is_compressed, t->call.body->len - GRPC_PREFIX);
+    t->call.path = signal_info[request->batch->signal].grpc_path;
+    t->call.headers = self->headers + !is_compressed;
+    t->call.n_headers = self->n_headers - !is_compressed;
+    t->call.body_len = t->call.body->len;
+    if (request->deadline_ns)
+        t->call.timeout_ms =
+            request->deadline_ns > now ? MAX((request->deadline_ns - now) / NS_PER_MS, 1u) : 1;
+    t->call.done = on_answer;
+    http_call_send(client, &t->call);
+}
+
+/* ---- life ---- */
+
+static void otlp_grpc_free(struct instance *in);
+
+static int otlp_grpc_create(struct instance *in, struct err *e)
+{
+    const struct otlp_grpc_config *c = in->config;
+    struct otlp_grpc *self = xcalloc(1, sizeof(*self));
+    SET_MAGIC(self, OTLP_GRPC_MAGIC);
+    self->refs = 1;
+    in->self = self;
+    int r = client_endpoint_parse(&self->endpoint, c->endpoint, &c->tls, NULL, e);
+    if (r == 0)
+        r = client_tls_context(&self->tls, &self->endpoint, &c->tls, "h2", e);
+    if (r == 0)
+        r = queue_new(&self->queue, in, &c->queue, push);
+    self->compression = (enum client_compression)c->compression;
+    make_headers(self, c);
+    self->authority = c->authority[0] ? xstrdup(c->authority) : NULL;
+    self->clients = xcalloc(loops_count(), sizeof(struct http_client *));
+    if (r)
+        otlp_grpc_free(in);
+    return r;
+}
+
+static bool same_headers(const struct otlp_grpc *a, const struct otlp_grpc *b)
+{
+    if (a->n_headers != b->n_headers)
+        return false;
+    for (unsigned i = 0; i < a->n_headers; i++)
+        if (strcmp(a->headers[i].name, b->headers[i].name) != 0 ||
+            strcmp(a->headers[i].value, b->headers[i].value) != 0)
+            return false;
+    return true;
+}
+
+static bool same_tls(const struct client_tls_config *a, const struct client_tls_config *b)
+{
+    return a->insecure_skip_verify == b->insecure_skip_verify &&
+           strcmp(a->server_name_override, b->server_name_override) == 0 &&
+           strcmp(a->ca_file, b->ca_file) == 0 && strcmp(a->cert_file, b->cert_file) == 0 &&
+           strcmp(a->key_file, b->key_file) == 0;
+}
+
+static bool otlp_grpc_adopt(struct instance *in, struct instance *old)
+{
+    struct otlp_grpc *mine = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
+    struct otlp_grpc *running = CAST_OBJ(struct otlp_grpc, old->self, OTLP_GRPC_MAGIC);
+    const struct otlp_grpc_config *a = in->config, *b = old->config;
+    if (mine == running || strcmp(mine->endpoint.address, running->endpoint.address) != 0 ||
+        mine->endpoint.use_tls != running->endpoint.use_tls || !same_tls(&a->tls, &b->tls) ||
+        mine->compression != running->compression || !same_headers(mine, running))
+        return false;
+    otlp_grpc_free(in);
+    running->refs++;
+    in->self = running;
+    queue_share(running->queue, in, &a->queue);
+    return true;
+}
+
+static int otlp_grpc_start(struct instance *in, struct err *e)
+{
+    struct otlp_grpc *self = in->self;
+    (void)e;
+    queue_start(self->queue);
+    return 0;
+}
+
+static void otlp_grpc_consume(struct instance *in, struct batch *b, struct ack *a)
+{
+    struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
+    queue_consume(self->queue, b, a);
+}
+
+static void otlp_grpc_stop(struct instance *in)
+{
+    struct otlp_grpc *self = in->self;
+    queue_stop(self->queue);
+}
+
+static void otlp_grpc_abandon(struct instance *in)
+{
+    struct otlp_grpc *self = in->self;
+    queue_abandon(self->queue);
+}
+
+static uint64_t otlp_grpc_held(struct instance *in)
+{
+    struct otlp_grpc *self = in->self;
+    return queue_held(self->queue);
+}
+
+/* Clients are closed on their own loops; the last one takes the shared parts along. */
+struct closing {
+    struct task task;
+    struct http_client *client;
+    struct closing_all *all;
+};
+
+struct closing_all {
+    _Atomic unsigned left;
+    struct tls_context *tls;
+};
+
+static void release(struct closing_all *all)
+{
+    if (atomic_fetch_sub(&all->left, 1) > 1)
+        return;
+    tls_context_free(&all->tls);
+    free(all);
+}
+
+static void close_client(struct task *t)
+{
+    struct closing *c = CONTAINER_OF(t, struct closing, task);
+    http_client_close(&c->client);
+    release(c->all);
+    free(c);
+}
+
+static void otlp_grpc_free(struct instance *in)
+{
+    struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
+    in->self = NULL;
+    queue_free(&self->queue);
+    if (atomic_fetch_sub(&self->refs, 1) > 1)
+        return;
+    struct closing_all *all = xcalloc(1, sizeof(*all));
+    all->left = 1;
+    all->tls = self->tls;
+    for (unsigned i = 0; i < loops_count(); i++) {
+        if (!self->clients[i])
+            continue;
+        struct closing *c = xcalloc(1, sizeof(*c));
+        *c = (struct closing){.task.run = close_client, .client = self->clients[i], .all = all};
+        atomic_fetch_add(&all->left, 1);
+        loop_post(loops_get(i), &c->task);
+    }
+    release(all);
+    for (unsigned i = 0; i < self->n_headers; i++) {
+        free((void *)(uintptr_t)self->headers[i].name);
+        free((void *)(uintptr_t)self->headers[i].value);
+    }
+    free(self->headers);
+    free(self->clients);
+    free(self->authority);
+    CLEAR_MAGIC(self);
+    free(self);
+}
+
+void otlp_grpc_divert(struct instance *in, queue_divert_fn *fn, void *arg)
+{
+    struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
+    queue_divert(self->queue, fn, arg);
+}
+
+static const char *const old_names[] = {"otlp", NULL};
+
+const struct component otlp_grpc_component = {
+    .kind = KIND_EXPORTER,
+    .name = "otlp_grpc",
+    .aliases = old_names,
+    .help = "Sends OTLP over gRPC.",
+    .signals = SIGNAL_ALL,
+    .stability = STABILITY_STABLE,
+    .affinity = AFFINITY_PROCESS,
+    .options = otlp_grpc_options,
+    .config_size = sizeof(struct otlp_grpc_config),
+    .create = otlp_grpc_create,
+    .adopt = otlp_grpc_adopt,
+    .start = otlp_grpc_start,
+    .consume = otlp_grpc_consume,
+    .stop = otlp_grpc_stop,
+    .abandon = otlp_grpc_abandon,
+    .held = otlp_grpc_held,
+    .free = otlp_grpc_free,
+};
