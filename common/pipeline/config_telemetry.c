@@ -163,6 +163,8 @@ static void read_readers(struct loader *l, const struct telemetry *t, const stru
     else if (t->readers.n == 1 && !r->prometheus.on)
         option_error(&l->opt, given->items[0],
                      "expected pull: {exporter: {prometheus: {host: ..., port: ...}}}");
+    else if (t->readers.n == 1 && !r->prometheus.without_scope_info)
+        option_error(&l->opt, given->items[0], "without_scope_info: only true is supported");
     option_leave(&l->opt, mark);
     if (t->readers.n != 1)
         return;

@@ -20,7 +20,7 @@ struct service_metrics {
     struct http_handler handler;
     const char *program;
     char endpoint[300];
-    struct buf resource; /* labels of target_info after the instance id */
+    struct buf resource; /* labels of target_info */
 };
 
 static uint64_t started_ns;
@@ -60,6 +60,26 @@ static void put_gauge(struct buf *out, const char *name, const char *help, doubl
     buf_addf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %.17g\n", name, help, name, name, v);
 }
 
+static const struct metric_desc uptime_desc = {
+    "process_uptime", "Uptime of the process in seconds.", "s", METRIC_KIND_COUNTER, LEVEL_BASIC,
+    NULL, 0};
+static const struct metric_desc cpu_desc = {
+    "process_cpu_seconds", "CPU user and system time in seconds.", "s", METRIC_KIND_COUNTER,
+    LEVEL_BASIC, NULL, 0};
+static const struct metric_desc rss_desc = {
+    "process_memory_rss", "Resident memory in bytes.", "By", METRIC_KIND_GAUGE, LEVEL_BASIC, NULL,
+    0};
+
+static void put_process(struct buf *out, const struct metric_desc *d, double v)
+{
+    struct buf name;
+    buf_init(&name);
+    telemetry_name(d, &name);
+    buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", buf_cstr(&name), d->help, buf_cstr(&name),
+             d->kind == METRIC_KIND_COUNTER ? "counter" : "gauge", buf_cstr(&name), v);
+    buf_fini(&name);
+}
+
 static void expose_process(struct buf *out)
 {
     struct rusage u;
@@ -68,10 +88,9 @@ static void expose_process(struct buf *out)
     mem_usage_get(&m);
     double cpu = (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
                  (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-    put_gauge(out, "otelcol_process_uptime", "Uptime of the process in seconds.",
-              (double)(clock_mono_ns() - started_ns) / 1e9);
-    put_gauge(out, "otelcol_process_cpu_seconds", "CPU user and system time in seconds.", cpu);
-    put_gauge(out, "otelcol_process_memory_rss", "Resident memory in bytes.", process_rss());
+    put_process(out, &uptime_desc, (double)(clock_mono_ns() - started_ns) / 1e9);
+    put_process(out, &cpu_desc, cpu);
+    put_process(out, &rss_desc, process_rss());
     put_gauge(out, "tailrace_memory_mapped_bytes", "Memory taken from the system for telemetry.",
               (double)m.mapped);
     put_gauge(out, "tailrace_memory_in_use_bytes", "Memory of telemetry in use.", (double)m.in_use);
@@ -98,8 +117,8 @@ static void on_message(void *arg, struct http_request *r)
     buf_init(&out);
     buf_addf(&out,
              "# HELP target_info Target metadata\n# TYPE target_info gauge\n"
-             "target_info{service_name=\"%s\",service_instance_id=\"%s\"%s} 1\n",
-             m->program, service_instance_id(), buf_cstr(&m->resource));
+             "target_info{%s} 1\n",
+             buf_cstr(&m->resource));
     expose_process(&out);
     telemetry_expose(&out);
     ledger_expose(&out);
@@ -118,21 +137,35 @@ static void on_refuse(void *arg, struct http_request *r, enum http_refusal why)
     http_respond(r, &resp);
 }
 
-static void add_resource(struct buf *out, const struct option_list *l)
+static void add_label(struct buf *out, const char *key, const char *value)
 {
-    const struct option_pair *p = l->items;
-    for (size_t i = 0; i < l->n; i++) {
-        if (strcmp(p[i].key, "service.name") == 0 || strcmp(p[i].key, "service.instance.id") == 0)
-            continue;
+    if (out->n)
         buf_add_byte(out, ',');
-        for (const char *c = p[i].key; *c; c++)
-            buf_add_byte(out, (uint8_t)(strchr(".-/ ", *c) ? '_' : *c));
-        buf_add_cstr(out, "=\"");
-        for (const char *c = p[i].value; *c; c++)
-            if (*c != '"' && *c != '\\' && *c != '\n')
-                buf_add_byte(out, (uint8_t)*c);
-        buf_add_byte(out, '"');
+    for (const char *c = key; *c; c++)
+        buf_add_byte(out, (uint8_t)(strchr(".-/ ", *c) ? '_' : *c));
+    buf_add_cstr(out, "=\"");
+    for (const char *c = value; *c; c++)
+        if (*c != '"' && *c != '\\' && *c != '\n')
+            buf_add_byte(out, (uint8_t)*c);
+    buf_add_byte(out, '"');
+}
+
+/* Labels of target_info: the program's own attributes unless given otherwise or taken away by null. */
+static void add_resource(struct buf *out, const struct option_list *l, const char *program)
+{
+    const struct option_pair own[] = {{"service.name", program},
+                                      {"service.instance.id", service_instance_id()}};
+    const struct option_pair *p = l->items;
+    for (size_t k = 0; k < ARRAY_LEN(own); k++) {
+        bool is_given = false;
+        for (size_t i = 0; i < l->n; i++)
+            is_given = is_given || strcmp(p[i].key, own[k].key) == 0;
+        if (!is_given)
+            add_label(out, own[k].key, own[k].value);
     }
+    for (size_t i = 0; i < l->n; i++)
+        if (p[i].value)
+            add_label(out, p[i].key, p[i].value);
 }
 
 int service_metrics_open(struct service_metrics **out, const struct config_telemetry *c,
@@ -141,6 +174,7 @@ int service_metrics_open(struct service_metrics **out, const struct config_telem
     *out = NULL;
     service_instance_id();
     telemetry_set_level(c->metrics_level);
+    telemetry_set_names(!c->without_type_suffix, !c->without_units);
     if (!c->metrics_on || c->metrics_level == LEVEL_NONE)
         return 0;
     struct service_metrics *m = xcalloc(1, sizeof(*m));
@@ -149,7 +183,7 @@ int service_metrics_open(struct service_metrics **out, const struct config_telem
     m->handler = (struct http_handler){
         .arg = m, .head = on_head, .message = on_message, .refuse = on_refuse};
     buf_init(&m->resource);
-    add_resource(&m->resource, &c->resource);
+    add_resource(&m->resource, &c->resource, program);
     bool is_v6 = strchr(c->metrics_host, ':') != NULL;
     snprintf(m->endpoint, sizeof(m->endpoint), is_v6 ? "[%s]:%u" : "%s:%u", c->metrics_host,
              (unsigned)c->metrics_port);

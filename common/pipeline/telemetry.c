@@ -45,6 +45,14 @@ static struct stripe *stripe_of(struct series *s)
     return &s->stripes[my_stripe - 1];
 }
 
+static bool with_type_suffix, with_units;
+
+void telemetry_set_names(bool type_suffix, bool units)
+{
+    with_type_suffix = type_suffix;
+    with_units = units;
+}
+
 void telemetry_set_level(int l)
 {
     level = l;
@@ -163,7 +171,28 @@ uint64_t series_value(const struct series *s)
 
 /* ---- exposition ---- */
 
-static void expose_histogram(struct series *s, struct buf *out)
+static const char *unit_word(const struct metric_desc *d)
+{
+    static const struct {
+        const char *unit, *word;
+    } units[] = {{"s", "seconds"}, {"ms", "milliseconds"}, {"us", "microseconds"}, {"By", "bytes"}};
+    for (size_t i = 0; d->unit && i < ARRAY_LEN(units); i++)
+        if (strcmp(units[i].unit, d->unit) == 0 && !strstr(d->name, units[i].word))
+            return units[i].word;
+    return NULL;
+}
+
+void telemetry_name(const struct metric_desc *d, struct buf *out)
+{
+    const char *unit = with_units ? unit_word(d) : NULL;
+    buf_addf(out, "otelcol_%s", d->name);
+    if (unit)
+        buf_addf(out, "_%s", unit);
+    if (with_type_suffix && d->kind == METRIC_KIND_COUNTER)
+        buf_add_cstr(out, "_total");
+}
+
+static void expose_histogram(struct series *s, const char *name, struct buf *out)
 {
     const struct metric_desc *d = s->desc;
     uint64_t sum = 0;
@@ -171,7 +200,7 @@ static void expose_histogram(struct series *s, struct buf *out)
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i <= d->n_bounds; i++) {
         sum += s->buckets[i];
-        buf_addf(out, "otelcol_%s_bucket{", d->name);
+        buf_addf(out, "%s_bucket{", name);
         if (n)
             buf_addf(out, "%.*s,", (int)n - 2, s->labels + 1);
         if (i < d->n_bounds)
@@ -179,22 +208,22 @@ static void expose_histogram(struct series *s, struct buf *out)
         else
             buf_addf(out, "le=\"+Inf\"} %" PRIu64 "\n", sum);
     }
-    buf_addf(out, "otelcol_%s_sum%s %.17g\n", d->name, s->labels, s->sum);
-    buf_addf(out, "otelcol_%s_count%s %" PRIu64 "\n", d->name, s->labels, s->count);
+    buf_addf(out, "%s_sum%s %.17g\n", name, s->labels, s->sum);
+    buf_addf(out, "%s_count%s %" PRIu64 "\n", name, s->labels, s->count);
     pthread_mutex_unlock(&s->lock);
 }
 
-static void expose_series(struct series *s, struct buf *out)
+static void expose_series(struct series *s, const char *name, struct buf *out)
 {
     const struct metric_desc *d = s->desc;
     if (d->kind == METRIC_KIND_HISTOGRAM)
-        expose_histogram(s, out);
+        expose_histogram(s, name, out);
     else if (d->kind == METRIC_KIND_COUNTER)
-        buf_addf(out, "otelcol_%s%s %" PRIu64 "\n", d->name, s->labels, series_value(s));
+        buf_addf(out, "%s%s %" PRIu64 "\n", name, s->labels, series_value(s));
     else if (s->read)
-        buf_addf(out, "otelcol_%s%s %.17g\n", d->name, s->labels, s->read(s->read_arg));
+        buf_addf(out, "%s%s %.17g\n", name, s->labels, s->read(s->read_arg));
     else if (!s->read_arg)
-        buf_addf(out, "otelcol_%s%s %" PRId64 "\n", d->name, s->labels,
+        buf_addf(out, "%s%s %" PRId64 "\n", name, s->labels,
                  atomic_load_explicit(&s->value, memory_order_relaxed));
 }
 
@@ -210,7 +239,9 @@ void telemetry_expose(struct buf *out)
 {
     static const char *const types[] = {"counter", "gauge", "histogram"};
     const char *last = "";
+    struct buf name;
     size_t n = 0, i = 0;
+    buf_init(&name);
     pthread_mutex_lock(&lock);
     for (struct series *s = all; s; s = s->next)
         n++;
@@ -222,12 +253,16 @@ void telemetry_expose(struct buf *out)
         const struct metric_desc *d = sorted[i]->desc;
         if ((int)d->level > level)
             continue;
-        if (strcmp(d->name, last) != 0)
-            buf_addf(out, "# HELP otelcol_%s %s\n# TYPE otelcol_%s %s\n", d->name, d->help, d->name,
+        if (strcmp(d->name, last) != 0) {
+            buf_reset(&name);
+            telemetry_name(d, &name);
+            buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n", buf_cstr(&name), d->help, buf_cstr(&name),
                      types[d->kind]);
+        }
         last = d->name;
-        expose_series(sorted[i], out);
+        expose_series(sorted[i], buf_cstr(&name), out);
     }
+    buf_fini(&name);
     pthread_mutex_unlock(&lock);
     free(sorted);
 }

@@ -8,6 +8,7 @@
 #define PIPELINE_TELEMETRY_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/buf.h"
@@ -51,6 +52,10 @@ void telemetry_forget(void *arg);
 const char *service_instance_id(void);
 /* enum metric_level; what is above it is not exposed. */
 void telemetry_set_level(int level);
+/* Whether exposed names carry `_total` behind counters, and units. Default: neither. */
+void telemetry_set_names(bool type_suffix, bool units);
+/* The name of a metric as it is exposed: "otelcol_process_uptime", "..._seconds_total". */
+void telemetry_name(const struct metric_desc *d, struct buf *out);
 /* Prometheus text 0.0.4 of all series up to the configured level. */
 void telemetry_expose(struct buf *out);
 
