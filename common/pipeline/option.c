@@ -177,7 +177,7 @@ static void read_struct(struct option_ctx *x, const struct option *o, const stru
 
     if (optional)
         read_enabled(x, n, &on);
-    x->defaults = outer || !on;
+    x->defaults = outer || !on || (o->flags & OPT_TEMPLATE);
     option_fill(x, base + o->offset, o->sub, on ? n : NULL, optional);
     x->defaults = outer;
     if (optional)

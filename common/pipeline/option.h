@@ -72,6 +72,7 @@ enum option_flag {
     OPT_DEPRECATED = 2, /* accepted, with a warning that quotes help */
     OPT_ALIAS = 4,      /* another spelling of the option before it in the table: same offset, hidden */
     OPT_NO_EFFECT = 8,  /* accepted for compatibility; a warning says that it does nothing */
+    OPT_TEMPLATE = 32, /* OPT_STRUCT: its required keys are the component's to fill in, not the user's */
     OPT_UNSUPPORTED = 16, /* the Collector knows it, we do not: refused by name; help may say why */
 };
 
