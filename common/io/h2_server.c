@@ -274,8 +274,10 @@ static void h2_respond(struct http_exchange *x, const struct http_response *resp
     nghttp2_data_provider source = {.source.ptr = x, .read_callback = read_body};
     give_back(x);
     nghttp2_submit_response(h->session, x->stream_id, nv, n, has_body ? &source : NULL);
-    if (!x->has_all) /* the rest of the body is not wanted (RFC 9113 §8.1) */
-        nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, x->stream_id, NGHTTP2_NO_ERROR);
+    /*
+     * An early answer does not reset the stream: the reset would overtake the status. What the peer
+     * still sends is thrown away until it has seen the answer.
+     */
     h->wants_flush = true;
     if (!h->is_receiving)
         flush(c);

@@ -199,17 +199,25 @@ static void build(struct graph *g)
     const struct config_pipeline *p = g->config->pipelines.items;
     size_t n = g->config->pipelines.n;
     struct node **first = xcalloc(n + 1, sizeof(struct node *));
-    add_extensions(g);
     for (size_t i = 0; i < n; i++)
         add_sinks(g, &p[i]);
     for (size_t i = 0; i < n; i++)
         add_processors(g, &p[i], &first[i]);
     for (size_t i = 0; i < n; i++)
         connect_sources(g, &p[i], first[i]);
+    add_extensions(g);
     free(first);
 }
 
-/* Puts every node behind all the nodes it leads to (extensions in front of all), by repeated picking. */
+static bool only_extensions(const struct graph *g)
+{
+    for (unsigned i = 0; i < g->n; i++)
+        if (g->nodes[i] && g->nodes[i]->in.component->kind != KIND_EXTENSION)
+            return false;
+    return true;
+}
+
+/* Puts every node behind all the nodes it leads to, by repeated picking; extensions are the last. */
 static void sort_nodes(struct graph *g)
 {
     struct node **sorted = xcalloc(g->n + 1, sizeof(struct node *));
@@ -219,7 +227,8 @@ static void sort_nodes(struct graph *g)
         progress = false;
         for (unsigned i = 0; i < g->n; i++) {
             struct node *n = g->nodes[i];
-            bool ready = n != NULL;
+            bool is_extension = n && n->in.component->kind == KIND_EXTENSION;
+            bool ready = n && (!is_extension || only_extensions(g));
             for (unsigned s = 0; ready && s < SIGNAL_COUNT; s++)
                 for (unsigned k = 0; ready && k < n->out[s].n; k++) {
                     bool placed = false;

@@ -1,18 +1,28 @@
 """Reading Prometheus endpoints and the ledger."""
 
+import re
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
 
+LINE = re.compile(r'([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)(?: \d+)?$')
+LABEL = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
+
+
 def scrape(port, path="/metrics"):
-    """{(name, frozenset of labels): value} of an exposition."""
+    """{(name, frozenset of labels): value} of an exposition, names as they are written."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as r:
         text = r.read().decode()
+    for _ in text_string_to_metric_families(text):
+        pass  # Prometheus' own parser must take every line; it renames counters, so names come below
     out = {}
-    for family in text_string_to_metric_families(text):
-        for s in family.samples:
-            out[(s.name, frozenset(s.labels.items()))] = s.value
+    for line in text.splitlines():
+        m = LINE.match(line)
+        if line.startswith("#") or not line:
+            continue
+        assert m, f"not an exposition line: {line!r}"
+        out[(m[1], frozenset(LABEL.findall(m[2] or "")))] = float(m[3])
     return out
 
 

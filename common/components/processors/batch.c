@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * batch: collects items until there are send_batch_size of them or `timeout` has passed, and sends them
+ * as one. One state for the process: all loops add to the same batch, as every number in a
+ * configuration holds for the process. Senders get success at insertion.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "common/base/clock.h"
+#include "common/pipeline/node.h"
+#include "common/pipeline/telemetry.h"
+
+enum { TICK_MS = 10, MAX_PARTS = 4096 };
+
+struct batch_config {
+    uint64_t send_batch_size, timeout_ns, send_batch_max_size;
+};
+
+#define AT(field) offsetof(struct batch_config, field)
+static const struct option batch_options[] = {
+    {.key = "send_batch_size", .type = OPT_UINT, .offset = AT(send_batch_size), .def = "8192",
+     .help = "Number of spans, data points or log records at which a batch is sent."},
+    {.key = "timeout", .type = OPT_DURATION, .offset = AT(timeout_ns), .def = "200ms",
+     .help = "Time after which a batch is sent whatever its size; 0 = at once."},
+    {.key = "send_batch_max_size", .type = OPT_UINT, .offset = AT(send_batch_max_size), .def = "0",
+     .help = "Largest batch; larger ones are split. 0 = no bound."},
+    OPTION_END,
+};
+
+#define BATCHER_MAGIC 0x42544348u
+
+struct batcher {
+    unsigned magic;
+    struct instance *in;
+    const struct batch_config *c;
+    pthread_mutex_t lock;
+    struct batch *parts[MAX_PARTS];
+    uint32_t n;
+    uint64_t items, since_ns; /* monotonic, of the oldest part */
+    _Atomic uint64_t held;
+    struct loop_timer *timer;
+    struct series *by_size, *by_timeout, *sizes;
+};
+
+static const double size_bounds[] = {10,    25,    50,    75,    100,   250,    500,    750,  1000,
+                                     2000,  3000,  4000,  5000,  6000,  7000,   8000,   9000, 10000,
+                                     20000, 30000, 50000, 100000};
+static const struct metric_desc by_size_desc = {
+    "processor_batch_batch_size_trigger_send", "Batches sent because of their size.", "{times}",
+    METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
+static const struct metric_desc by_timeout_desc = {
+    "processor_batch_timeout_trigger_send", "Batches sent because of the timeout.", "{times}",
+    METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
+static const struct metric_desc sizes_desc = {
+    "processor_batch_batch_send_size", "Items in the batches that were sent.", "{units}",
+    METRIC_KIND_HISTOGRAM, LEVEL_NORMAL, size_bounds, ARRAY_LEN(size_bounds)};
+
+static int batch_validate(const void *config, struct err *e)
+{
+    const struct batch_config *c = config;
+    if (c->send_batch_max_size && c->send_batch_max_size < c->send_batch_size)
+        return err_set(e, -EINVAL, "send_batch_max_size must be at least send_batch_size");
+    return 0;
+}
+
+static int batch_create(struct instance *in, struct err *e)
+{
+    struct batcher *self = xcalloc(1, sizeof(*self));
+    struct label label = {"processor", in->id};
+    (void)e;
+    SET_MAGIC(self, BATCHER_MAGIC);
+    self->in = in;
+    self->c = in->config;
+    pthread_mutex_init(&self->lock, NULL);
+    self->by_size = telemetry_series(&by_size_desc, &label, 1);
+    self->by_timeout = telemetry_series(&by_timeout_desc, &label, 1);
+    self->sizes = telemetry_series(&sizes_desc, &label, 1);
+    in->self = self;
+    return 0;
+}
+
+static void emit(struct batcher *self, struct batch *b)
+{
+    series_observe(self->sizes, (double)b->items);
+    atomic_fetch_sub(&self->held, b->items);
+    node_emit(self->in, b, ack_detached());
+}
+
+static void drop(struct batcher *self, struct batch *b, const char *reason)
+{
+    log_error(&self->in->log, "%llu items dropped: %s", (unsigned long long)b->items, reason);
+    ledger_dropped(self->in, b->signal, b->items, reason);
+    atomic_fetch_sub(&self->held, b->items);
+    batch_unref(&b);
+}
+
+/* Sends b in pieces of at most send_batch_max_size. */
+static void send(struct batcher *self, struct batch *b)
+{
+    uint64_t max = self->c->send_batch_max_size;
+    while (max && b && b->items > max) {
+        struct batch *head, *tail;
+        if (batch_split(&head, &tail, b, max) != 0) {
+            drop(self, b, "out_of_memory");
+            return;
+        }
+        batch_unref(&b);
+        emit(self, head);
+        b = tail;
+    }
+    if (b)
+        emit(self, b);
+}
+
+/* Parts were taken out under the lock; sent here without it. */
+static void send_parts(struct batcher *self, struct batch **parts, uint32_t n)
+{
+    struct batch *b = NULL;
+    if (n == 0)
+        return;
+    if (n > 1 && batch_concat(&b, parts, n) == 0) {
+        for (uint32_t i = 0; i < n; i++)
+            batch_unref(&parts[i]);
+        send(self, b);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) /* one part, or no memory to merge them: as they are */
+        send(self, parts[i]);
+}
+
+/* With the lock held. The array is the caller's to free. */
+static struct batch **take_parts(struct batcher *self, uint32_t *n)
+{
+    struct batch **parts = xalloc((self->n + 1) * sizeof(struct batch *));
+    memcpy(parts, self->parts, self->n * sizeof(struct batch *));
+    *n = self->n;
+    self->n = 0;
+    self->items = 0;
+    return parts;
+}
+
+static void flush_if(struct batcher *self, bool due)
+{
+    struct batch **parts = NULL;
+    uint32_t n = 0;
+    pthread_mutex_lock(&self->lock);
+    if (self->n && (due || clock_mono_ns() - self->since_ns >= self->c->timeout_ns))
+        parts = take_parts(self, &n);
+    pthread_mutex_unlock(&self->lock);
+    if (n)
+        series_add(self->by_timeout, 1);
+    send_parts(self, parts, n);
+    free(parts);
+}
+
+static void on_tick(void *arg)
+{
+    flush_if(CAST_OBJ(struct batcher, arg, BATCHER_MAGIC), false);
+}
+
+static int batch_start(struct instance *in, struct err *e)
+{
+    struct batcher *self = in->self;
+    (void)e;
+    self->timer = loop_timer_new(loops_get(0), on_tick, self);
+    loop_timer_start(self->timer, TICK_MS, TICK_MS);
+    return 0;
+}
+
+static void batch_consume(struct instance *in, struct batch *b, struct ack *a)
+{
+    struct batcher *self = CAST_OBJ(struct batcher, in->self, BATCHER_MAGIC);
+    struct batch **parts = NULL;
+    uint32_t n = 0;
+    atomic_fetch_add(&self->held, b->items);
+    pthread_mutex_lock(&self->lock);
+    if (self->n == 0)
+        self->since_ns = clock_mono_ns();
+    self->parts[self->n++] = b;
+    self->items += b->items;
+    bool full = self->items >= self->c->send_batch_size || self->n == MAX_PARTS ||
+                self->c->timeout_ns == 0;
+    if (full)
+        parts = take_parts(self, &n);
+    pthread_mutex_unlock(&self->lock);
+    ack_ok(a);
+    if (n)
+        series_add(self->by_size, 1);
+    send_parts(self, parts, n);
+    free(parts);
+}
+
+static void batch_stop(struct instance *in)
+{
+    struct batcher *self = in->self;
+    flush_if(self, true);
+    loop_timer_free(&self->timer);
+    instance_stopped(in);
+}
+
+static uint64_t batch_held(struct instance *in)
+{
+    struct batcher *self = in->self;
+    return self->held;
+}
+
+static void batch_free(struct instance *in)
+{
+    struct batcher *self = CAST_OBJ(struct batcher, in->self, BATCHER_MAGIC);
+    for (uint32_t i = 0; i < self->n; i++)
+        batch_unref(&self->parts[i]);
+    loop_timer_free(&self->timer);
+    pthread_mutex_destroy(&self->lock);
+    CLEAR_MAGIC(self);
+    free(self);
+    in->self = NULL;
+}
+
+const struct component batch_component = {
+    .kind = KIND_PROCESSOR,
+    .name = "batch",
+    .help = "Collects data into batches.",
+    .signals = SIGNAL_ALL,
+    .stability = STABILITY_BETA,
+    .affinity = AFFINITY_PROCESS,
+    .options = batch_options,
+    .config_size = sizeof(struct batch_config),
+    .validate = batch_validate,
+    .create = batch_create,
+    .start = batch_start,
+    .consume = batch_consume,
+    .stop = batch_stop,
+    .held = batch_held,
+    .free = batch_free,
+};
