@@ -16,6 +16,9 @@
 
 enum { SWEEP_MS = 100 };
 
+/* What the log says of it, whichever generation it belongs to. */
+#define LOG_OF(lb) (&(struct log_ctx){.component = (lb)->id})
+
 /*
  * A backend:
  *
@@ -43,11 +46,11 @@ struct backend_set {
 
 struct balancer {
     unsigned magic;
-    struct instance *in;
+    struct instance *_Atomic in; /* of the newest generation */
+    char *id;                    /* outlives the configuration that named it */
     const struct balancer_sub *sub;
-    const void *lb_config;
+    const void *lb_config; /* loop 0 */
     enum route_key key;
-    const char *resolver;
     pthread_mutex_t lock;    /* set, backends */
     struct backend_set *set; /* NULL until something was resolved */
     struct list backends;
@@ -100,9 +103,9 @@ static const struct metric_desc metric_resolutions = {
     .level = LEVEL_BASIC,
 };
 
-static void declare_metrics(struct balancer *lb)
+void balancer_set_resolver(struct balancer *lb, const char *resolver)
 {
-    struct label l[] = {{"resolver", lb->resolver}, {"success", "true"}};
+    struct label l[] = {{"resolver", resolver}, {"success", "true"}};
     lb->backends_now = telemetry_series(&metric_backends, l, 1);
     lb->updates = telemetry_series(&metric_updates, l, 1);
     lb->resolved = telemetry_series(&metric_resolutions, l, 2);
@@ -149,11 +152,11 @@ static void set_node(struct backend *be, struct balancer *lb)
     be->node.in = (struct instance){
         .magic = INSTANCE_MAGIC,
         .component = lb->sub->component,
-        .id = lb->in->id,
+        .id = lb->id,
         .signal = lb->in->signal,
         .makes = lb->in->signal,
         .config = be->config,
-        .log = {.component = lb->in->id, .peer = be->endpoint},
+        .log = {.component = lb->id, .peer = be->endpoint},
         .node = &be->node,
     };
 }
@@ -184,7 +187,7 @@ static struct backend *backend_new(struct balancer *lb, char *endpoint)
     be->config = lb->sub->config_for(lb->lb_config, endpoint);
     set_node(be, lb);
     if (start_sub(be, &e) < 0) {
-        log_error(&lb->in->log, "backend %s cannot be used: %s", endpoint, e.text);
+        log_error(LOG_OF(lb), "backend %s cannot be used: %s", endpoint, e.text);
         free(be->config);
         free(endpoint);
         free(be);
@@ -300,7 +303,7 @@ static void drop_strays(struct balancer *lb, const struct route *r, const struct
 {
     uint64_t items = items_of(b, r->idx + r->begin[r->n], route_strays(r));
     ledger_dropped(lb->in, lb->in->signal, items, "no_service_name");
-    log_warn(&lb->in->log, "%llu metric points dropped: their resource has no service.name",
+    log_warn(LOG_OF(lb), "%llu metric points dropped: their resource has no service.name",
              (unsigned long long)items);
     ack_ok(a);
 }
@@ -430,7 +433,7 @@ static bool set_has(const struct backend_set *s, const struct backend *be)
 
 static void leave(struct balancer *lb, struct backend *be)
 {
-    log_info(&lb->in->log, "backend %s left: what waits for it goes to others", be->endpoint);
+    log_info(LOG_OF(lb), "backend %s left: what waits for it goes to others", be->endpoint);
     be->is_leaving = true;
     lb->sub->divert(&be->node.in, divert, be);
     be->is_stopping = true;
@@ -443,7 +446,7 @@ void balancer_set_endpoints(struct balancer *lb, const char *const *endpoints, s
     if (n == 0 || lb->is_stopping)
         return;
     if (ring_new(&ring, endpoints, n) < 0) {
-        log_error(&lb->in->log, "no memory for a ring of %zu backends: the old one stays", n);
+        log_error(LOG_OF(lb), "no memory for a ring of %zu backends: the old one stays", n);
         return;
     }
     if (lb->set && ring_eq(lb->set->ring, ring)) {
@@ -463,7 +466,7 @@ void balancer_set_endpoints(struct balancer *lb, const char *const *endpoints, s
     set_unref(before);
     series_set(lb->backends_now, (int64_t)ring_size(ring));
     series_add(lb->updates, 1);
-    log_info(&lb->in->log, "%u backends", ring_size(ring));
+    log_info(LOG_OF(lb), "%u backends", ring_size(ring));
     update_gate(lb);
 }
 
@@ -531,6 +534,7 @@ int balancer_new(struct balancer **out, struct instance *in, const struct balanc
     struct balancer *lb = xcalloc(1, sizeof(*lb));
     SET_MAGIC(lb, BALANCER_MAGIC);
     lb->in = in;
+    lb->id = xstrdup(in->id);
     lb->sub = sub;
     lb->lb_config = lb_config;
     lb->key = key;
@@ -541,13 +545,27 @@ int balancer_new(struct balancer **out, struct instance *in, const struct balanc
     return 0;
 }
 
-void balancer_start(struct balancer *lb, const char *resolver)
+void balancer_start(struct balancer *lb)
 {
-    lb->resolver = resolver;
-    declare_metrics(lb);
     lb->sweep = loop_timer_new(loops_get(0), sweep, lb);
     loop_timer_start(lb->sweep, SWEEP_MS, SWEEP_MS);
     update_gate(lb); /* closed until there is a backend */
+}
+
+void balancer_adopt(struct balancer *lb, struct instance *in, const void *lb_config)
+{
+    pthread_mutex_lock(&lb->gate_lock);
+    if (lb->is_closed) {
+        node_close(in);
+        node_open(lb->in);
+    }
+    lb->in = in;
+    lb->lb_config = lb_config;
+    LIST_EACH(it, &lb->backends)
+    {
+        LIST_ENTRY(it, struct backend, link)->node.graph = node_of(in)->graph;
+    }
+    pthread_mutex_unlock(&lb->gate_lock);
 }
 
 uint64_t balancer_held(struct balancer *lb)
@@ -598,6 +616,7 @@ void balancer_free(struct balancer **p)
     pthread_mutex_destroy(&lb->lock);
     pthread_mutex_destroy(&lb->gate_lock);
     CLEAR_MAGIC(lb);
+    free(lb->id);
     free(lb);
     *p = NULL;
 }

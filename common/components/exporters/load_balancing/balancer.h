@@ -34,8 +34,14 @@ struct balancer_sub {
 
 int balancer_new(struct balancer **out, struct instance *in, const struct balancer_sub *sub,
                  const void *lb_config, enum route_key key) MUSTCHECK;
-/* `resolver` is the label of the metrics: "static", "dns". */
-void balancer_start(struct balancer *lb, const char *resolver);
+/* The label of the metrics: "static", "dns". Before start. Loop 0. */
+void balancer_set_resolver(struct balancer *lb, const char *resolver);
+void balancer_start(struct balancer *lb);
+/*
+ * A reload made a new instance with the same way of speaking to backends: from now on it is the one
+ * that everything is counted on, and backends to come are made of its configuration. Loop 0.
+ */
+void balancer_adopt(struct balancer *lb, struct instance *in, const void *lb_config);
 /*
  * The list of backends as the resolver spells them (they are hashed so; ":4317" is added for dialling
  * where there is no port). An empty list and a list with an equal ring change nothing. Loop 0.

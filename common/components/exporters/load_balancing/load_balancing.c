@@ -13,6 +13,7 @@
 #include "common/components/exporters/load_balancing/balancer.h"
 #include "common/components/exporters/load_balancing/resolver.h"
 #include "common/components/exporters/otlp_grpc.h"
+#include "common/pipeline/option_print.h"
 
 struct lb_config {
     int routing_key; /* enum route_key */
@@ -79,8 +80,11 @@ static const struct balancer_sub otlp_sub = {
 
 #define LB_MAGIC 0x4c424558u
 
+/* Shared by the instances of reloads that change the list of backends only, or nothing. */
 struct load_balancing {
     unsigned magic;
+    unsigned refs; /* loop 0 */
+    bool is_started;
     struct balancer *balancer;
     struct resolver *resolver;
 };
@@ -98,8 +102,42 @@ static int lb_create(struct instance *in, struct err *e)
         return err_set(e, -EINVAL, "routing_key traceID does not exist for metrics");
     struct load_balancing *self = xcalloc(1, sizeof(*self));
     SET_MAGIC(self, LB_MAGIC);
+    self->refs = 1;
     in->self = self;
     return balancer_new(&self->balancer, in, &otlp_sub, c, key);
+}
+
+static void lb_free(struct instance *in);
+
+/* All keys of the sub-exporters at once, as text. */
+static bool same_protocol(const struct lb_config *a, const struct lb_config *b)
+{
+    struct buf x, y;
+    buf_init(&x);
+    buf_init(&y);
+    options_print(otlp_grpc_options, &a->otlp, 0, false, &x);
+    options_print(otlp_grpc_options, &b->otlp, 0, false, &y);
+    bool same = !buf_error(&x) && !buf_error(&y) && str_eq(buf_str(&x), buf_str(&y));
+    buf_fini(&x);
+    buf_fini(&y);
+    return same;
+}
+
+/*
+ * The balancer goes on, with its backends, queues and connections; start() gives it the new list, and
+ * what waits for a backend that is not in it goes to others.
+ */
+static bool lb_adopt(struct instance *in, struct instance *old)
+{
+    const struct lb_config *c = in->config, *before = old->config;
+    if (c->routing_key != before->routing_key || !same_protocol(c, before))
+        return false;
+    struct load_balancing *running = self_of(old);
+    lb_free(in);
+    running->refs++;
+    in->self = running;
+    balancer_adopt(running->balancer, in, c);
+    return true;
 }
 
 static int lb_start(struct instance *in, struct err *e)
@@ -107,7 +145,11 @@ static int lb_start(struct instance *in, struct err *e)
     const struct lb_config *c = in->config;
     struct load_balancing *self = self_of(in);
     (void)e;
-    balancer_start(self->balancer, resolver_name(&c->resolver));
+    resolver_stop(&self->resolver); /* the one of the configuration before */
+    balancer_set_resolver(self->balancer, resolver_name(&c->resolver));
+    if (!self->is_started)
+        balancer_start(self->balancer);
+    self->is_started = true;
     resolver_start(&self->resolver, &c->resolver, self->balancer, &in->log);
     return 0;
 }
@@ -139,11 +181,13 @@ static uint64_t lb_held(struct instance *in)
 static void lb_free(struct instance *in)
 {
     struct load_balancing *self = self_of(in);
+    in->self = NULL;
+    if (--self->refs > 0)
+        return;
     resolver_stop(&self->resolver);
     balancer_free(&self->balancer);
     CLEAR_MAGIC(self);
     free(self);
-    in->self = NULL;
 }
 
 static const char *const old_names[] = {"loadbalancing", NULL};
@@ -160,6 +204,7 @@ const struct component load_balancing_component = {
     .config_size = sizeof(struct lb_config),
     .validate = lb_validate,
     .create = lb_create,
+    .adopt = lb_adopt,
     .start = lb_start,
     .consume = lb_consume,
     .stop = lb_stop,

@@ -201,7 +201,8 @@ static void call_start(void *arg)
 {
     struct fixture *f = arg;
     ASSERT(balancer_new(&f->lb, &f->node.in, &fake_sub, NULL, ROUTE_TRACE_ID) == 0);
-    balancer_start(f->lb, "static");
+    balancer_set_resolver(f->lb, "static");
+    balancer_start(f->lb);
 }
 
 static void call_set(void *arg)
