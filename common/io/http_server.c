@@ -599,6 +599,7 @@ static void close_home(struct task *t)
     struct http_loop_state *home = CONTAINER_OF(t, struct http_loop_state, close_task);
     home->is_closing = true;
     home->is_paused = false;
+    home->n_conns++; /* the last connection's end must not be the home's before the loop is through */
     LIST_EACH_SAFE(it, next, &home->conns)
     {
         struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
@@ -608,6 +609,7 @@ static void close_home(struct task *t)
         else
             http_conn_end(c);
     }
+    home->n_conns--;
     check_closed(home);
 }
 

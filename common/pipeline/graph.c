@@ -306,7 +306,8 @@ int graph_start(struct graph *g, struct err *e)
             err_prefix(e, "%s: ", n->in.id);
             return r;
         }
-        n->is_started = true;
+        atomic_store(&n->is_started, true);
+        node_tell_gate(n); /* what was told before the start was left out */
     }
     g->old = NULL;
     return 0;

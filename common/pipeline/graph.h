@@ -44,7 +44,8 @@ struct node {
     unsigned n_up;
     _Atomic int closed; /* own closes and closed nodes below; open at 0 */
     struct gate_task *gates;
-    bool is_created, is_started, is_adopted;
+    bool is_created, is_adopted;
+    _Atomic bool is_started; /* between start and stop: gates are told only then */
     _Atomic bool is_stopped;
     struct memory_marks *marks; /* memory_limiter */
 };
@@ -62,6 +63,8 @@ struct graph {
 int graph_new(struct graph **out, const struct config *c, struct graph *old, struct err *e) MUSTCHECK;
 /* Starts in order. On failure what had started is stopped by graph_stop, which the caller calls. */
 int graph_start(struct graph *g, struct err *e) MUSTCHECK;
+/* Tells the node's gate on every loop whether its outputs are open. */
+void node_tell_gate(struct node *n);
 /*
  * Stops level by level, receivers first; each call does what can be done now and returns true when all
  * have stopped. The caller calls again (on loop 0) until then or until its deadline, then graph_abandon.

@@ -74,12 +74,14 @@ static void run_gate(struct task *t)
 {
     struct gate_task *g = CONTAINER_OF(t, struct gate_task, task);
     struct instance *in = &g->node->in;
+    struct loop *loop = g->loop;
     /* First the mark goes, then the state is read: a change after this posts again. */
     atomic_store(&g->is_posted, false);
-    in->component->gate(in, g->loop, node_outputs_open(in));
+    if (atomic_load(&in->node->is_started))
+        in->component->gate(in, loop, node_outputs_open(in));
 }
 
-static void tell_loops(struct node *n)
+void node_tell_gate(struct node *n)
 {
     if (!n->in.component->gate)
         return;
@@ -100,7 +102,7 @@ static void close_one(struct node *n)
         return;
     for (unsigned i = 0; i < n->n_up; i++) {
         close_one(n->up[i]);
-        tell_loops(n->up[i]);
+        node_tell_gate(n->up[i]);
     }
 }
 
@@ -112,7 +114,7 @@ static void open_one(struct node *n)
         return;
     for (unsigned i = 0; i < n->n_up; i++) {
         open_one(n->up[i]);
-        tell_loops(n->up[i]);
+        node_tell_gate(n->up[i]);
     }
 }
 

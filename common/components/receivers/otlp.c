@@ -574,8 +574,10 @@ static int otlp_start(struct instance *in, struct err *e)
     int r = 0;
     c->ceiling = memory_marks_of(in).soft;
     c->in = in;
-    make_counters(&c->grpc, in->id);
-    make_counters(&c->http, in->id);
+    if (!c->grpc.counters.accepted[0]) { /* not after an adoption: requests are counted meanwhile */
+        make_counters(&c->grpc, in->id);
+        make_counters(&c->http, in->id);
+    }
     if (config->grpc.on && !c->grpc.server)
         r = open_side(&c->grpc, &config->grpc, "grpc", e);
     if (r == 0 && config->http.on && !c->http.server)
