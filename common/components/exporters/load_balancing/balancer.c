@@ -470,6 +470,11 @@ void balancer_set_endpoints(struct balancer *lb, const char *const *endpoints, s
     update_gate(lb);
 }
 
+bool balancer_has_list(const struct balancer *lb)
+{
+    return lb->set != NULL;
+}
+
 /* ---- life ---- */
 
 /* Frees what has left for good. A sweep passes between seeing it stopped and freeing it. */

@@ -47,6 +47,8 @@ void balancer_adopt(struct balancer *lb, struct instance *in, const void *lb_con
  * where there is no port). An empty list and a list with an equal ring change nothing. Loop 0.
  */
 void balancer_set_endpoints(struct balancer *lb, const char *const *endpoints, size_t n);
+/* Whether there is a list already. Loop 0. */
+bool balancer_has_list(const struct balancer *lb);
 /* Counts an attempt to resolve. */
 void balancer_resolved(struct balancer *lb, bool success);
 
