@@ -13,8 +13,9 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from harness import otlp
 from harness.gateway import TELEMETRY
 from harness.metrics import series, total
+from harness.names import NameServer
 from harness.sink import Sink
-from harness.wait import stable, wait_until
+from harness.wait import free_ports, stable, wait_until
 
 BALANCER = """
 receivers:
@@ -204,5 +205,87 @@ def test_a_dead_backend_does_not_stop_the_others(gateway, sinks):
     assert 0 < reached < sent
     sinks[0].start()
     wait_until(lambda: spans_at(sinks) == sent, what="the rest after the back end came back")
+    check_ledger(gw)
+    assert gw.stop() == 0
+
+
+DNS = BALANCER.replace("static: {{hostnames: {hosts}}}",
+                       "dns: {{hostname: gw.test, port: {port}, interval: 200ms, timeout: 500ms}}")
+
+
+@pytest.fixture
+def names(tmp_path):
+    server = NameServer(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def addressed_sinks():
+    """Three back ends with the same port on addresses of their own, as pods have."""
+    (port,) = free_ports(1)
+    all_sinks = [Sink(host=f"127.0.1.{i}", grpc_port=port) for i in (1, 2, 3)]
+    yield all_sinks
+    for s in all_sinks:
+        s.stop()
+
+
+@pytest.mark.tsan
+def test_dns_names_the_backends(gateway, names, addressed_sinks):
+    """The list follows the name server; a failed, empty or missing answer keeps it."""
+    sinks, port = addressed_sinks, addressed_sinks[0].grpc_port
+    names.addresses["gw.test"] = [s.host for s in sinks[:2]]
+    gw = gateway(DNS, port=port, key="traceID", prefix=names.prefix())
+    resolved = lambda what: total(gw.scrape(), "otelcol_loadbalancer_num_resolutions",
+                                  resolver="dns", success=what)
+    backends = lambda: total(gw.scrape(), "otelcol_loadbalancer_num_backends", resolver="dns")
+    wait_until(lambda: backends() == 2, what="two backends")
+
+    sent = send_shuffled(gw, make_spans(60, seed=8))
+    wait_until(lambda: spans_at(sinks) == sent, what="spans at the first two")
+    points = ring([f"{s.host}:{port}" for s in sinks[:2]])
+    for sink in sinks[:2]:
+        assert sink.span_count() > 0
+        for s in sink.spans():
+            assert owner(points, otlp.span_ids(s)[0]) == f"{sink.host}:{port}"
+
+    for trouble in ("nxdomain", "silent", None):
+        names.fault = trouble
+        if trouble is None:
+            names.addresses["gw.test"] = []
+        failed = resolved("false")
+        wait_until(lambda: resolved("false") >= failed + 2, what=f"lookups that failed ({trouble})")
+        assert backends() == 2
+        more = send_shuffled(gw, make_spans(20, seed=9))
+        sent += more
+        wait_until(lambda: spans_at(sinks) == sent, what="spans although nothing is resolved")
+
+    names.addresses["gw.test"] = [s.host for s in sinks[1:]]
+    wait_until(lambda: total(gw.scrape(), "otelcol_loadbalancer_num_backend_updates",
+                             resolver="dns") == 2, what="the second list")
+    sinks[0].clear()
+    sinks[1].clear()
+    sent = send_shuffled(gw, make_spans(60, seed=10))
+    wait_until(lambda: spans_at(sinks) == sent, what="spans at the last two")
+    assert sinks[0].span_count() == 0 and sinks[2].span_count() > 0
+    check_ledger(gw)
+    assert gw.stop() == 0
+
+
+def test_spans_wait_until_the_first_backend_is_known(gateway, names, addressed_sinks):
+    sinks, port = addressed_sinks, addressed_sinks[0].grpc_port
+    names.fault = "nxdomain"
+    gw = gateway(DNS, port=port, key="traceID", prefix=names.prefix())
+    traces = make_spans(10, seed=11)
+    answers = []
+    worker = threading.Thread(target=lambda: answers.append(send_shuffled(gw, traces)))
+    worker.start()
+    wait_until(lambda: total(gw.scrape(), "otelcol_loadbalancer_num_resolutions",
+                             success="false") >= 2, what="lookups that failed")
+    assert spans_at(sinks) == 0
+    names.addresses["gw.test"] = [sinks[0].host]
+    names.fault = None
+    worker.join()
+    wait_until(lambda: sinks[0].span_count() == answers[0], what="all spans at the one back end")
     check_ledger(gw)
     assert gw.stop() == 0

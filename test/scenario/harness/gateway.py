@@ -15,14 +15,14 @@ class Gateway:
     """
 
     def __init__(self, tmp_path, config, name="gateway", env=None, binary="tailrace-gateway",
-                 args=(), **values):
+                 args=(), prefix=(), **values):
         self.grpc, self.http, self.prom, self.self_metrics, self.health = free_ports(5)
         self.values = dict(values, grpc=self.grpc, http=self.http, prom=self.prom,
                            metrics=self.self_metrics, health=self.health)
         self.path = tmp_path / f"{name}.yaml"
         self.write(config)
         self.channel = None
-        self.child = Child([program(binary), "--config", self.path, *args],
+        self.child = Child([*prefix, program(binary), "--config", self.path, *args],
                            tmp_path / f"{name}.log", env=env)
 
     def write(self, config):

@@ -17,19 +17,20 @@ SIGNAL_OF_PATH = {"/v1/traces": "traces", "/v1/metrics": "metrics", "/v1/logs": 
 
 
 class Sink:
-    """gRPC on .grpc_port and HTTP on .http_port of 127.0.0.1.
+    """gRPC on .grpc_port and HTTP on .http_port of .host, an address of loopback.
 
     fault: None, or a function (signal, body) -> None to accept, a grpc.StatusCode, or "drop" to
     keep the data and close without an answer (HTTP only).
     """
 
-    def __init__(self, delay=0.0):
+    def __init__(self, delay=0.0, host="127.0.0.1", grpc_port=0):
+        self.host = host
         self.lock = threading.Lock()
         self.requests = collections.defaultdict(list)
         self.delay = delay
         self.fault = None
         self.metadata = []
-        self.grpc_port = 0
+        self.grpc_port = grpc_port
         self.http_port = 0
         self._grpc = None
         self._http = None
@@ -53,7 +54,7 @@ class Sink:
         self._grpc = grpc.server(futures.ThreadPoolExecutor(8), options=[
             ("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)])
         self._grpc.add_generic_rpc_handlers((Handler(),))
-        self.grpc_port = self._grpc.add_insecure_port(f"127.0.0.1:{self.grpc_port}")
+        self.grpc_port = self._grpc.add_insecure_port(f"{self.host}:{self.grpc_port}")
         assert self.grpc_port, "the sink's gRPC port could not be bound"
         self._grpc.start()
 
@@ -85,7 +86,7 @@ class Sink:
             daemon_threads = True
             request_queue_size = 128
 
-        self._http = Server(("127.0.0.1", self.http_port), Handler)
+        self._http = Server((self.host, self.http_port), Handler)
         self.http_port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
