@@ -174,9 +174,21 @@ static int parse_args(struct cli *c, int argc, char **argv)
     return 0;
 }
 
+/* --set lies over every --config, wherever it stands on the command line. */
+static void put_sets_last(struct cli *c)
+{
+    struct config_source *sorted = xcalloc(c->n_sources + 1, sizeof(*sorted));
+    size_t n = 0;
+    for (int set = 0; set < 2; set++)
+        for (size_t i = 0; i < c->n_sources; i++)
+            if (c->sources[i].is_set == set)
+                sorted[n++] = c->sources[i];
+    free(c->sources);
+    c->sources = sorted;
+}
+
 /*
- * Puts the program's own configuration in front when no --config was given: --set changes it, too.
- * Flags that make a configuration and a file that is one cannot both be meant.
+ * Adds the program's own configuration when no --config was given: --set changes it, too. Flags that make a configuration and a file that is one cannot both be meant.
  */
 static int complete_sources(struct cli *c)
 {
@@ -186,8 +198,10 @@ static int complete_sources(struct cli *c)
 
     if (c->has_config && c->has_own_flag && p->make_config)
         return complain(c, "--config cannot go with flags that make a configuration");
-    if (c->has_config)
+    if (c->has_config) {
+        put_sets_last(c);
         return 0;
+    }
     if (p->make_config) {
         text = p->make_config(&e);
         if (!text && e.text[0])
@@ -200,11 +214,7 @@ static int complete_sources(struct cli *c)
     c->made = xasprintf("yaml:%s", text);
     free(text);
     add_source(c, c->made, false);
-    for (size_t i = c->n_sources - 1; i > 0; i--) {
-        struct config_source s = c->sources[i];
-        c->sources[i] = c->sources[i - 1];
-        c->sources[i - 1] = s;
-    }
+    put_sets_last(c);
     return 0;
 }
 

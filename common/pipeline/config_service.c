@@ -139,6 +139,8 @@ static void read_role(struct loader *l, struct config_pipeline *p, const struct 
                       const struct yaml_node *list)
 {
     size_t mark = option_enter(&l->opt, r->key);
+    if (list && list->kind == YAML_SCALAR)
+        list = option_split(&l->opt, list);
     size_t n = list && list->kind == YAML_LIST ? list->n : 0;
 
     if (list && list->kind != YAML_LIST && list->kind != YAML_NULL)
@@ -220,6 +222,8 @@ static void read_extensions(struct loader *l, const struct yaml_node *list)
     static const struct role role = {"extensions", KIND_EXTENSION, 0, false};
     struct option_list *out = &l->config->extensions;
     size_t mark = option_enter(&l->opt, "extensions");
+    if (list && list->kind == YAML_SCALAR)
+        list = option_split(&l->opt, list);
     size_t n = list && list->kind == YAML_LIST ? list->n : 0;
 
     if (list && list->kind != YAML_LIST && list->kind != YAML_NULL)

@@ -95,8 +95,8 @@ static const struct option metrics_options[] = {
     {.key = "readers", .type = OPT_LIST, .offset = T(readers), .sub = reader_options,
      .elem_size = sizeof(struct reader),
      .help = "At most one. Default: Prometheus at localhost:8888."},
-    {.key = "address", .type = OPT_STRING, .flags = OPT_UNSUPPORTED,
-     .help = "write readers: [{pull: {exporter: {prometheus: {host: ..., port: ...}}}}]"},
+    {.key = "address", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+     .help = "As in the Collector since 0.123: write readers."},
     {.key = "views", .type = OPT_TREE, .flags = OPT_UNSUPPORTED},
     OPTION_END,
 };

@@ -37,6 +37,8 @@ void *option_alloc(struct option_ctx *x, size_t n);
 /* Reads one value that is neither struct nor list of structs into its field. */
 void option_read_value(struct option_ctx *x, const struct option *o, const struct yaml_node *n,
                        void *field);
+/* A text where a list is wanted is a list with commas, as in the Collector. NULL when reported. */
+const struct yaml_node *option_split(struct option_ctx *x, const struct yaml_node *n);
 /* " (did you mean 'x'?)" or "". out holds n bytes. */
 const char *option_hint(const char *word, const char *const *names, size_t n_names, char *out,
                         size_t n);

@@ -257,8 +257,7 @@ static const struct element {
     [OPT_ENUMS] = {sizeof(int), OPT_ENUM},
 };
 
-/* A text where a list is wanted is a list with commas, as in the Collector. */
-static const struct yaml_node *split_text(struct option_ctx *x, const struct yaml_node *n)
+const struct yaml_node *option_split(struct option_ctx *x, const struct yaml_node *n)
 {
     const char *s = n->orig ? n->orig : n->text;
     size_t count = *s ? 1 : 0;
@@ -288,7 +287,7 @@ static void read_scalars(struct option_ctx *x, const struct option *o, const str
     struct option_list *out = field;
     const struct element *e = &elements[o->type];
 
-    if (n->kind == YAML_SCALAR && !(n = split_text(x, n)))
+    if (n->kind == YAML_SCALAR && !(n = option_split(x, n)))
         return;
     if (n->kind != YAML_LIST) {
         if (n->kind != YAML_NULL)

@@ -109,7 +109,7 @@ static int reset(void **state)
 static void runs_with_its_sources_in_order(void **state)
 {
     assert_int_equal(RUN("--config", "a.yaml", "--set=x.y=1", "--config=b.yaml"), 7);
-    assert_string_equal(fake.sources, "a.yaml | set x.y=1 | b.yaml");
+    assert_string_equal(fake.sources, "a.yaml | b.yaml | set x.y=1");
     assert_int_equal(fake.runs, 1);
 }
 

@@ -227,6 +227,18 @@ static void problems_of_pipelines(void **state)
                     "you mean 'health_check'?)\n");
 }
 
+static void a_text_is_a_list_with_commas(void **state)
+{
+    struct fixture f;
+    load_good(&f, COMPONENTS "extensions: {health_check: }\n"
+                             "service: {extensions: health_check, pipelines: {traces: {receivers: otlp, "
+                             "exporters: 'debug,otlp_grpc/b'}}}\n");
+    const struct config_pipeline *p = f.config->pipelines.items;
+    assert_string_equal(id_at(&p->exporters, 1), "otlp_grpc/b");
+    assert_int_equal(f.config->extensions.n, 1);
+    end(&f);
+}
+
 static void problems_of_connectors(void **state)
 {
     expect_problems("receivers: {otlp: {protocols: {grpc: }}}\n"
@@ -372,6 +384,7 @@ int main(void)
         cmocka_unit_test(sets_lie_over_files),
         cmocka_unit_test(problems_of_names),
         cmocka_unit_test(problems_of_pipelines),
+        cmocka_unit_test(a_text_is_a_list_with_commas),
         cmocka_unit_test(problems_of_connectors),
         cmocka_unit_test(telemetry),
         cmocka_unit_test(an_unused_component_is_said),
