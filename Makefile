@@ -143,6 +143,24 @@ $(tool_bin) $(bench_bin): $(B)/%: $(B)/%.o $(bench_obj) $(common_obj)
 .PHONY: tools
 tools: $(tool_bin) $(bench_bin) ## helper programs of tests and benchmarks
 
+# ---- what people call ----
+
+.PHONY: setup test scenario lint run bench install
+setup: ## installs what building and testing need (Debian 12)
+	@scripts/setup
+test: ## everything; the last line sums it up
+	@scripts/test $(STAGES)
+scenario: all tools ## scenario tests on the plain build
+	@.venv/bin/python -m pytest -q test/scenario $(ARGS)
+lint: ## shellcheck and structure checks
+	@scripts/test lint
+run: all ## a gateway and an agent on this host
+	@scripts/run
+bench: all tools ## cost per span beside a reference (ARGS="--quick")
+	@$(PYTHON) test/bench/run.py $(ARGS)
+install: all ## to $(DESTDIR)$(PREFIX)/bin
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(programs)
+
 .PHONY: help clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 20
