@@ -58,7 +58,8 @@ struct str http_exchange_keep(struct http_exchange *x, struct str s)
     if (s.n > sizeof(x->text) - x->text_n)
         return (struct str){NULL, 0}; /* no field we look at is that long */
     char *p = x->text + x->text_n;
-    memcpy(p, s.p, s.n);
+    if (s.n)
+        memcpy(p, s.p, s.n);
     x->text_n += s.n;
     return str_make(p, s.n);
 }

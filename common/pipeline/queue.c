@@ -559,17 +559,22 @@ struct queue *queue_share(struct queue *q, struct instance *in, const struct que
 
 void queue_divert(struct queue *q, queue_divert_fn *fn, void *arg)
 {
-    struct list items;
+    struct list items, requests;
     list_init(&items);
+    list_init(&requests);
     pthread_mutex_lock(&q->lock);
     q->divert_arg = arg;
     q->divert = fn;
     list_splice(&items, &q->waiting);
+    list_splice(&requests, &q->backing_off);
     q->size = q->batch_size = 0;
-    LIST_EACH(it, &q->backing_off) /* the next tick tries them a last time */
-        LIST_ENTRY(it, struct request, in_list)->due_ns = 0;
     pthread_mutex_unlock(&q->lock);
     give_away(q, &items);
+    for (struct list *it; (it = list_pop(&requests));) {
+        struct request *r = LIST_ENTRY(it, struct request, in_list);
+        give_away(q, &r->items);
+        forget(q, r);
+    }
 }
 
 struct instance *queue_instance(const struct queue *q)
