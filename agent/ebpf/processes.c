@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/ebpf/processes.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/otlp/encode.h"
+
+enum {
+    PROCESSES_MAX = 100000,
+    PROC_TEXT_MAX = 256 << 10, /* of an environment */
+};
+#define KEEP_GONE_NS (30 * NS_PER_S)
+
+static bool process_eq(const void *value, const void *key)
+{
+    return ((const struct process *)value)->tgid == *(const uint32_t *)key;
+}
+
+static struct process *find(const struct processes *ps, uint32_t tgid)
+{
+    return hashmap_find(&ps->by_tgid, hash_bytes(&tgid, sizeof(tgid)), process_eq, &tgid);
+}
+
+static void process_free(struct process *p)
+{
+    free(p->path);
+    free(p->service_name);
+    free(p->container_id);
+    free(p->attributes);
+    buf_fini(&p->span_resource);
+    buf_fini(&p->metric_resource);
+    CLEAR_MAGIC(p);
+    free(p);
+}
+
+static void forget(struct processes *ps, struct process *p)
+{
+    hashmap_take(&ps->by_tgid, hash_bytes(&p->tgid, sizeof(p->tgid)), process_eq, &p->tgid);
+    list_remove(&p->link);
+    ps->n--;
+    process_free(p);
+}
+
+static struct process *add(struct processes *ps, uint32_t tgid)
+{
+    struct process *p = ps->n < PROCESSES_MAX ? xcalloc(1, sizeof(*p)) : NULL;
+
+    if (!p)
+        return NULL;
+    SET_MAGIC(p, PROCESS_MAGIC);
+    p->tgid = tgid;
+    p->path = xstrdup("");
+    p->service_name = xstrdup("unknown_service");
+    p->container_id = xstrdup("");
+    p->attributes = xstrdup("");
+    buf_init(&p->span_resource);
+    buf_init(&p->metric_resource);
+    if (hashmap_add(&ps->by_tgid, hash_bytes(&tgid, sizeof(tgid)), p)) {
+        process_free(p);
+        return NULL;
+    }
+    list_init(&p->link);
+    list_push(&ps->all, &p->link);
+    ps->n++;
+    return p;
+}
+
+static void set(char **field, struct str value)
+{
+    free(*field);
+    *field = xstrndup(value.n ? value.p : "", value.n);
+}
+
+/* ---- /proc ---- */
+
+/* Text of /proc/TGID/name into b; false when it is not to be had. */
+static bool read_proc(const struct processes *ps, uint32_t tgid, const char *name, struct buf *b)
+{
+    char path[300];
+    ssize_t n = -1;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%u/%s", ps->proc, tgid, name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    buf_reset(b);
+    b->max = PROC_TEXT_MAX;
+    do {
+        void *p = buf_reserve(b, 8192);
+
+        n = p ? read(fd, p, 8192) : 0;
+        if (n > 0)
+            buf_commit(b, (size_t)n);
+    } while (n > 0);
+    close(fd);
+    return n == 0;
+}
+
+static bool read_exe(const struct processes *ps, uint32_t tgid, char *out, size_t size)
+{
+    static const char deleted[] = " (deleted)";
+    char path[300];
+    ssize_t n;
+
+    snprintf(path, sizeof(path), "%s/%u/exe", ps->proc, tgid);
+    n = readlink(path, out, size - 1);
+    if (n <= 0)
+        return false;
+    out[n] = 0;
+    if ((size_t)n > sizeof(deleted) && strcmp(out + n - (sizeof(deleted) - 1), deleted) == 0)
+        out[n - (ssize_t)(sizeof(deleted) - 1)] = 0;
+    return true;
+}
+
+static struct str env_value(struct str env, struct str name)
+{
+    while (env.n) {
+        const char *end = memchr(env.p, 0, env.n);
+        size_t n = end ? (size_t)(end - env.p) : env.n;
+
+        if (n > name.n && env.p[name.n] == '=' && memcmp(env.p, name.p, name.n) == 0)
+            return str_make(env.p + name.n + 1, n - name.n - 1);
+        env = end ? str_make(end + 1, env.n - n - 1) : (struct str){NULL, 0};
+    }
+    return (struct str){NULL, 0};
+}
+
+static bool is_hex(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isxdigit((unsigned char)p[i]) || isupper((unsigned char)p[i]))
+            return false;
+    return true;
+}
+
+struct str container_id_of(struct str text)
+{
+    struct str best = {NULL, 0};
+
+    for (size_t i = 0; i + 64 <= text.n; i++) {
+        if (!is_hex(text.p + i, 64) || (i + 64 < text.n && isxdigit((unsigned char)text.p[i + 64])))
+            continue;
+        best = str_make(text.p + i, 64); /* the innermost of a path: containers may nest */
+        i += 63;
+    }
+    return best;
+}
+
+/* The value of key in "k=v,k2=v2" (OTEL_RESOURCE_ATTRIBUTES); empty when missing. */
+static struct str listed_attribute(struct str list, struct str key)
+{
+    struct str found = {NULL, 0};
+
+    while (list.n) {
+        const char *comma = memchr(list.p, ',', list.n), *eq;
+        struct str pair = str_make(list.p, comma ? (size_t)(comma - list.p) : list.n);
+
+        list = comma ? str_make(comma + 1, list.n - pair.n - 1) : (struct str){NULL, 0};
+        eq = pair.n ? memchr(pair.p, '=', pair.n) : NULL;
+        if (eq && str_eq(str_trim(str_make(pair.p, (size_t)(eq - pair.p))), key))
+            found = str_trim(str_make(eq + 1, pair.n - (size_t)(eq + 1 - pair.p)));
+    }
+    return found;
+}
+
+/* ---- what is known of a process ---- */
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+static void judge(const struct processes *ps, struct process *p)
+{
+    const struct selection *s = ps->selection;
+
+    p->ours = selection_is_ours(s, p->tgid, p->path);
+    p->selected = !p->ours && (s->all || p->by_port || selection_has_pid(s, p->tgid) ||
+                               (p->path[0] && selection_has_exe(s, p->path)));
+}
+
+/* service.name: the operator's, the process's own environment, else its executable. */
+static void name_service(const struct processes *ps, struct process *p, struct str env)
+{
+    struct str name = str_of(ps->resource.service_name);
+    struct str attributes = env_value(env, STR("OTEL_RESOURCE_ATTRIBUTES"));
+
+    if (attributes.n)
+        set(&p->attributes, attributes);
+    if (!name.n)
+        name = env_value(env, STR("OTEL_SERVICE_NAME"));
+    if (!name.n)
+        name = listed_attribute(str_of(p->attributes), STR("service.name"));
+    if (!name.n)
+        name = listed_attribute(str_of(ps->resource.attributes), STR("service.name"));
+    if (!name.n && p->path[0])
+        name = str_of(base_name(p->path));
+    if (name.n)
+        set(&p->service_name, name);
+}
+
+/* Reads what /proc tells. False when the process is gone. */
+static bool look_up(const struct processes *ps, struct process *p)
+{
+    char exe[4096];
+    struct buf b;
+    bool there = read_exe(ps, p->tgid, exe, sizeof(exe));
+
+    p->checked = true;
+    buf_init(&b);
+    if (there)
+        set(&p->path, str_of(exe));
+    if (read_proc(ps, p->tgid, "cgroup", &b)) {
+        there = true;
+        set(&p->container_id, container_id_of(buf_str(&b)));
+    }
+    buf_reset(&b);
+    if (!read_proc(ps, p->tgid, "environ", &b))
+        buf_reset(&b);
+    name_service(ps, p, buf_str(&b));
+    buf_fini(&b);
+    return there;
+}
+
+/* What changed makes old envelopes wrong. */
+static void renew(const struct processes *ps, struct process *p)
+{
+    buf_reset(&p->span_resource);
+    buf_reset(&p->metric_resource);
+    judge(ps, p);
+}
+
+struct process *processes_get(struct processes *ps, uint32_t tgid)
+{
+    struct process *p = find(ps, tgid);
+
+    if (p)
+        return p;
+    p = add(ps, tgid);
+    if (!p)
+        return NULL;
+    look_up(ps, p);
+    renew(ps, p);
+    return p;
+}
+
+static void adopt_from_parent(struct processes *ps, struct process *p, uint32_t parent, bool image)
+{
+    struct process *from = find(ps, parent);
+
+    p->parent = parent;
+    if (!from)
+        return;
+    set(&p->container_id, str_of(from->container_id));
+    p->by_port = from->by_port;
+    if (!image)
+        return;
+    set(&p->path, str_of(from->path));
+    set(&p->service_name, str_of(from->service_name));
+    set(&p->attributes, str_of(from->attributes));
+}
+
+struct process *processes_exec(struct processes *ps, const struct exec_record *r)
+{
+    struct process *p = find(ps, r->tgid);
+    bool image_known = false;
+
+    if (p && p->exit_ns) {
+        forget(ps, p); /* the number was used again */
+        p = NULL;
+    }
+    if (!p)
+        p = add(ps, r->tgid);
+    if (!p)
+        return NULL;
+    adopt_from_parent(ps, p, r->parent, false);
+    p->cgroup = r->cgroup;
+    set(&p->attributes, (struct str){NULL, 0});
+    set(&p->path, r->path);
+    image_known = look_up(ps, p);
+    /* Another program since: /proc speaks of that one only if the name agrees with the record's. */
+    if (!image_known)
+        name_service(ps, p, (struct str){NULL, 0});
+    renew(ps, p);
+    if (!p->selected && !p->ours && r->path.n) {
+        char *asked = xstrndup(r->path.p, r->path.n); /* a link's name may be the one that was meant */
+
+        p->selected = selection_has_exe(ps->selection, asked);
+        free(asked);
+    }
+    return p;
+}
+
+struct process *processes_fork(struct processes *ps, const struct fork_record *r)
+{
+    struct process *p = find(ps, r->tgid);
+
+    if (p && p->exit_ns) {
+        forget(ps, p);
+        p = NULL;
+    }
+    if (!p)
+        p = add(ps, r->tgid);
+    if (!p)
+        return NULL;
+    p->cgroup = r->cgroup;
+    adopt_from_parent(ps, p, r->parent, true);
+    if (!p->path[0])
+        look_up(ps, p);
+    renew(ps, p);
+    return p;
+}
+
+void processes_exit(struct processes *ps, const struct exit_record *r)
+{
+    struct process *p = find(ps, r->tgid);
+
+    if (!p)
+        return;
+    p->exit_ns = MAX(r->time_ns, 1u);
+    list_remove(&p->link);
+    list_push(&ps->gone, &p->link);
+}
+
+void processes_select_listener(struct processes *ps, uint32_t tgid)
+{
+    struct process *p = processes_get(ps, tgid);
+
+    if (!p || p->by_port)
+        return;
+    p->by_port = true;
+    judge(ps, p);
+}
+
+void processes_tick(struct processes *ps, uint64_t now_ns)
+{
+    while (!list_is_empty(&ps->gone)) {
+        struct process *p = LIST_ENTRY(ps->gone.next, struct process, link);
+
+        if (p->exit_ns + KEEP_GONE_NS > now_ns)
+            break;
+        forget(ps, p);
+    }
+}
+
+void processes_scan(struct processes *ps, void (*fn)(void *arg, const struct process *p), void *arg)
+{
+    DIR *d = opendir(ps->proc);
+    struct dirent *e;
+
+    if (!d)
+        return;
+    while ((e = readdir(d))) {
+        uint64_t pid;
+        struct process *p;
+
+        if (str_to_u64(str_of(e->d_name), &pid) || pid == 0 || pid > UINT32_MAX)
+            continue;
+        p = processes_get(ps, (uint32_t)pid);
+        if (p && p->selected && fn)
+            fn(arg, p);
+    }
+    closedir(d);
+}
+
+/* ---- resources ---- */
+
+static void put(struct buf *out, const char *key, const char *value)
+{
+    if (value[0])
+        encode_attr_str(out, RESOURCE_ATTRIBUTES, key, str_of(value));
+}
+
+/* "k=v,k2=v2", values percent-encoded (W3C Baggage), as resource attributes; taken keys are left out. */
+static void put_listed(struct buf *out, struct str list)
+{
+    while (list.n) {
+        const char *comma = memchr(list.p, ',', list.n), *eq;
+        struct str pair = str_make(list.p, comma ? (size_t)(comma - list.p) : list.n), key, value;
+        char text[512];
+        size_t n = 0;
+
+        list = comma ? str_make(comma + 1, list.n - pair.n - 1) : (struct str){NULL, 0};
+        eq = pair.n ? memchr(pair.p, '=', pair.n) : NULL;
+        if (!eq)
+            continue;
+        key = str_trim(str_make(pair.p, (size_t)(eq - pair.p)));
+        value = str_trim(str_make(eq + 1, pair.n - (size_t)(eq + 1 - pair.p)));
+        if (key.n == 0 || str_is(key, "service.name"))
+            continue;
+        for (size_t i = 0; i < value.n && n < sizeof(text); i++) {
+            unsigned byte;
+
+            if (value.p[i] == '%' && i + 2 < value.n + 0 && sscanf(value.p + i + 1, "%2x", &byte) == 1) {
+                text[n++] = (char)byte;
+                i += 2;
+            } else {
+                text[n++] = value.p[i];
+            }
+        }
+        if (str_is_utf8(text, n) && str_is_utf8(key.p, key.n))
+            encode_attr(out, RESOURCE_ATTRIBUTES, key, any_str(str_make(text, n)));
+    }
+}
+
+static void make_resource(const struct processes *ps, const struct process *p, bool with_pid,
+                          struct buf *out)
+{
+    struct buf attrs;
+
+    buf_init(&attrs);
+    put(&attrs, "service.name", p->service_name);
+    put_listed(&attrs, str_of(p->attributes));
+    put_listed(&attrs, str_of(ps->resource.attributes));
+    put(&attrs, "host.name", ps->host);
+    put(&attrs, "container.id", p->container_id);
+    if (p->path[0]) {
+        put(&attrs, "process.executable.name", base_name(p->path));
+        put(&attrs, "process.executable.path", p->path);
+    }
+    if (with_pid) {
+        encode_attr_int(&attrs, RESOURCE_ATTRIBUTES, "process.pid", p->tgid);
+        if (p->parent)
+            encode_attr_int(&attrs, RESOURCE_ATTRIBUTES, "process.parent_pid", p->parent);
+    }
+    put(&attrs, "telemetry.distro.name", "tailrace-agent");
+    put(&attrs, "telemetry.distro.version", ps->resource.version);
+    buf_reset(out);
+    encode_resource_envelope(out, buf_str(&attrs), (struct str){NULL, 0});
+    buf_fini(&attrs);
+}
+
+struct str process_span_resource(struct processes *ps, struct process *p)
+{
+    if (p->span_resource.n == 0)
+        make_resource(ps, p, true, &p->span_resource);
+    return buf_str(&p->span_resource);
+}
+
+struct str process_metric_resource(struct processes *ps, struct process *p)
+{
+    if (p->metric_resource.n == 0)
+        make_resource(ps, p, false, &p->metric_resource);
+    return buf_str(&p->metric_resource);
+}
+
+void processes_init(struct processes *ps, const struct selection *s, const struct resource_options *o)
+{
+    memset(ps, 0, sizeof(*ps));
+    hashmap_init(&ps->by_tgid);
+    list_init(&ps->all);
+    list_init(&ps->gone);
+    ps->selection = s;
+    ps->resource = *o;
+    ps->proc = "/proc";
+    if (gethostname(ps->host, sizeof(ps->host) - 1))
+        ps->host[0] = 0;
+}
+
+void processes_fini(struct processes *ps)
+{
+    while (!list_is_empty(&ps->all))
+        forget(ps, LIST_ENTRY(ps->all.next, struct process, link));
+    while (!list_is_empty(&ps->gone))
+        forget(ps, LIST_ENTRY(ps->gone.next, struct process, link));
+    hashmap_fini(&ps->by_tgid);
+}

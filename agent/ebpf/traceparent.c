@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/ebpf/traceparent.h"
+
+#include <sys/random.h>
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+
+enum {
+    LENGTH = 55, /* 00-<32>-<16>-<2> */
+};
+
+/* Lower-case hex only (3.2.2.2). */
+static bool hex_bytes(const char *p, uint8_t *out, size_t n)
+{
+    for (size_t i = 0; i < 2 * n; i++) {
+        char c = p[i];
+        unsigned v;
+
+        if (c >= '0' && c <= '9')
+            v = (unsigned)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            v = (unsigned)(c - 'a' + 10);
+        else
+            return false;
+        out[i / 2] = (uint8_t)(i % 2 ? out[i / 2] | v : v << 4);
+    }
+    return true;
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p[i])
+            return false;
+    return true;
+}
+
+bool traceparent_parse(struct str s, struct trace_context *out)
+{
+    uint8_t version;
+
+    if (s.n < LENGTH || !hex_bytes(s.p, &version, 1) || version == 0xff)
+        return false;
+    if (version == 0 ? s.n != LENGTH : s.n > LENGTH && s.p[LENGTH] != '-')
+        return false;
+    if (s.p[2] != '-' || s.p[35] != '-' || s.p[52] != '-')
+        return false;
+    return hex_bytes(s.p + 3, out->trace_id, 16) && hex_bytes(s.p + 36, out->span_id, 8) &&
+           hex_bytes(s.p + 53, &out->flags, 1) && !is_zero(out->trace_id, 16) &&
+           !is_zero(out->span_id, 8);
+}
+
+/* xoshiro256**, by Blackman and Vigna: passes what tests of randomness there are; one thread uses it. */
+static uint64_t next(void)
+{
+    static _Thread_local uint64_t s[4];
+    uint64_t result, t;
+
+    if (!(s[0] | s[1] | s[2] | s[3]) && getrandom(s, sizeof(s), 0) != sizeof(s)) {
+        s[0] = clock_wall_ns();
+        s[1] = clock_mono_ns();
+        s[2] = (uint64_t)(uintptr_t)&result;
+    }
+    result = s[1] * 5;
+    result = (result << 7 | result >> 57) * 9;
+    t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = s[3] << 45 | s[3] >> 19;
+    return result;
+}
+
+void random_id(uint8_t *out, size_t n)
+{
+    do {
+        for (size_t i = 0; i < n; i += 8) {
+            uint64_t v = next();
+
+            memcpy(out + i, &v, MIN(n - i, 8u));
+        }
+    } while (is_zero(out, n));
+}
