@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -399,7 +400,7 @@ static void put_listed(struct buf *out, struct str list)
         for (size_t i = 0; i < value.n && n < sizeof(text); i++) {
             unsigned byte;
 
-            if (value.p[i] == '%' && i + 2 < value.n + 0 && sscanf(value.p + i + 1, "%2x", &byte) == 1) {
+            if (value.p[i] == '%' && i + 2 < value.n && sscanf(value.p + i + 1, "%2x", &byte) == 1) {
                 text[n++] = (char)byte;
                 i += 2;
             } else {

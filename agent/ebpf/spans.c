@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/ebpf/spans.h"
+
+#include <stdlib.h>
+
+enum { KIND_OF_SERVER = 2, KIND_OF_CLIENT = 3, STATUS_ERROR = 2, GROUPS_LOOKED_AT = 16 };
+
+enum {
+    FLAGS_SAMPLED = 1,
+    FLAGS_HAS_IS_REMOTE = 0x100, /* OTLP SpanFlags */
+    FLAGS_IS_REMOTE = 0x200,
+};
+
+void spans_init(struct spans *s, const char *version)
+{
+    memset(s, 0, sizeof(*s));
+    buf_init(&s->bytes);
+    buf_init(&s->resources);
+    buf_init(&s->scope);
+    buf_init(&s->attrs);
+    encode_scope_envelope(&s->scope, STR("tailrace/ebpf/http"), str_of(version),
+                          (struct str){NULL, 0});
+}
+
+void spans_fini(struct spans *s)
+{
+    buf_fini(&s->bytes);
+    buf_fini(&s->resources);
+    buf_fini(&s->scope);
+    buf_fini(&s->attrs);
+    free(s->groups);
+    free(s->refs);
+}
+
+static void put(struct buf *b, const char *key, struct str value)
+{
+    if (!value.n)
+        return;
+    if (str_is_utf8(value.p, value.n)) {
+        encode_attr_str(b, SPAN_ATTRIBUTES, key, value);
+    } else {
+        /* Strangers' bytes: what is no UTF-8 becomes '?', or a back end refuses the whole batch. */
+        char *copy = try_alloc(value.n);
+
+        for (size_t i = 0; copy && i < value.n; i++)
+            copy[i] = value.p[i] & 0x80 ? '?' : value.p[i];
+        if (copy)
+            encode_attr_str(b, SPAN_ATTRIBUTES, key, str_make(copy, value.n));
+        free(copy);
+    }
+}
+
+static void put_int(struct buf *b, const char *key, uint64_t v)
+{
+    encode_attr_int(b, SPAN_ATTRIBUTES, key, (int64_t)v);
+}
+
+static void put_true(struct buf *b, const char *key)
+{
+    encode_attr(b, SPAN_ATTRIBUTES, str_of(key), (struct any){.type = ANY_BOOL, .b = true});
+}
+
+static void put_attributes(struct buf *b, const struct request *r)
+{
+    put(b, "http.request.method", r->method);
+    put(b, "http.request.method_original", r->method_original);
+    put(b, "url.path", r->path);
+    put(b, "url.query", r->query);
+    put(b, "url.full", r->full);
+    put(b, "url.scheme", r->scheme);
+    if (r->status)
+        put_int(b, "http.response.status_code", r->status);
+    put(b, "error.type", r->error_type);
+    put(b, "server.address", r->server_address);
+    if (r->server_port)
+        put_int(b, "server.port", r->server_port);
+    put(b, "client.address", r->client_address);
+    put(b, "network.peer.address", r->peer_address);
+    if (r->peer_port)
+        put_int(b, "network.peer.port", r->peer_port);
+    put(b, "network.protocol.name", STR("http"));
+    put(b, "network.protocol.version", str_of(r->version));
+    put(b, "user_agent.original", r->user_agent);
+    if (r->has_request_size)
+        put_int(b, "http.request.body.size", r->request_size);
+    if (r->has_response_size)
+        put_int(b, "http.response.body.size", r->response_size);
+    if (r->incomplete)
+        put_true(b, "tailrace.incomplete");
+    if (r->unbound)
+        put_true(b, "tailrace.peer_unknown");
+}
+
+/* Puts the ids and times in, for the message and for the batch's table alike. */
+static void draft(struct span_draft *d, const struct request *r, int64_t offset)
+{
+    memset(d, 0, sizeof(*d));
+    random_id(d->span_id, sizeof(d->span_id));
+    d->flags = FLAGS_SAMPLED;
+    if (r->has_parent) {
+        memcpy(d->trace_id, r->parent.trace_id, sizeof(d->trace_id));
+        memcpy(d->parent_span_id, r->parent.span_id, sizeof(d->parent_span_id));
+        d->has_parent = true;
+        d->flags = r->parent.flags | FLAGS_HAS_IS_REMOTE | FLAGS_IS_REMOTE;
+        if (str_is_utf8(r->trace_state.p, r->trace_state.n))
+            d->trace_state = r->trace_state;
+    } else {
+        random_id(d->trace_id, sizeof(d->trace_id));
+    }
+    d->name = r->method_original.n ? STR("HTTP") : r->method;
+    d->kind = r->role == ROLE_SERVER ? KIND_OF_SERVER : KIND_OF_CLIENT;
+    d->status = r->error_type.n ? STATUS_ERROR : 0;
+    d->start_ns = r->start_ns + (uint64_t)offset;
+    d->end_ns = r->end_ns + (uint64_t)offset;
+}
+
+static bool add_group(struct spans *s, struct str resource, uint64_t group)
+{
+    struct span_resource *g;
+
+    for (size_t i = s->n_groups, looked = 0; i-- > 0 && looked < GROUPS_LOOKED_AT; looked++)
+        if (s->groups[i].group == group)
+            return true;
+    if (s->n_groups == s->cap_groups) {
+        size_t cap = s->cap_groups ? s->cap_groups * 2 : 16;
+
+        g = try_realloc(s->groups, cap * sizeof(*g));
+        if (!g)
+            return false;
+        s->groups = g;
+        s->cap_groups = cap;
+    }
+    g = &s->groups[s->n_groups++];
+    *g = (struct span_resource){group, (uint32_t)s->resources.n, (uint32_t)resource.n};
+    buf_add_str(&s->resources, resource);
+    return true;
+}
+
+static struct span_ref *add_ref(struct spans *s)
+{
+    if (s->n == s->cap) {
+        size_t cap = s->cap ? s->cap * 2 : 256;
+        struct span_ref *p = try_realloc(s->refs, cap * sizeof(*p));
+
+        if (!p)
+            return NULL;
+        s->refs = p;
+        s->cap = cap;
+    }
+    return &s->refs[s->n];
+}
+
+static void fill_key(struct span_key *k, const struct span_draft *d)
+{
+    memset(k, 0, sizeof(*k));
+    memcpy(k->trace_id, d->trace_id, sizeof(k->trace_id));
+    memcpy(k->span_id, d->span_id, sizeof(k->span_id));
+    memcpy(k->parent_span_id, d->parent_span_id, sizeof(k->parent_span_id));
+    k->start_ns = d->start_ns;
+    k->end_ns = d->end_ns;
+    k->flags = d->flags;
+    k->status = d->status;
+    k->kind = d->kind;
+    k->key_flags = d->has_parent ? SPAN_HAS_PARENT : 0;
+}
+
+void spans_add(struct spans *s, const struct request *r, struct str resource, uint64_t group,
+               int64_t wall_offset_ns)
+{
+    struct span_ref *ref = s->bytes.n < SPANS_MAX_BYTES ? add_ref(s) : NULL;
+    struct span_draft d;
+
+    if (!ref || !add_group(s, resource, group)) {
+        s->dropped++;
+        return;
+    }
+    draft(&d, r, wall_offset_ns);
+    buf_reset(&s->attrs);
+    put_attributes(&s->attrs, r);
+    d.attrs = buf_str(&s->attrs);
+    ref->group = group;
+    ref->order = (uint32_t)s->n;
+    ref->at = (uint32_t)s->bytes.n;
+    encode_span(&s->bytes, &d);
+    if (buf_error(&s->bytes) || buf_error(&s->attrs) || buf_error(&s->resources)) {
+        s->dropped++;
+        return;
+    }
+    ref->len = (uint32_t)s->bytes.n - ref->at;
+    fill_key(&ref->key, &d);
+    s->n++;
+}
+
+static int by_group(const void *a, const void *b)
+{
+    const struct span_ref *x = a, *y = b;
+
+    if (x->group != y->group)
+        return x->group < y->group ? -1 : 1;
+    return x->order < y->order ? -1 : 1;
+}
+
+static struct str resource_of(const struct spans *s, uint64_t group)
+{
+    for (size_t i = 0; i < s->n_groups; i++)
+        if (s->groups[i].group == group)
+            return str_make(s->resources.p + s->groups[i].at, s->groups[i].len);
+    return (struct str){NULL, 0};
+}
+
+struct batch *spans_take(struct spans *s, uint64_t *lost)
+{
+    struct batch_builder bb;
+    struct batch *out = NULL;
+    size_t n = s->n;
+
+    if (n == 0)
+        return NULL;
+    qsort(s->refs, n, sizeof(*s->refs), by_group);
+    batch_builder_init(&bb, SIGNAL_TRACES);
+    for (size_t i = 0; i < n; i++) {
+        const struct span_ref *r = &s->refs[i];
+
+        if (i == 0 || r->group != r[-1].group) {
+            batch_builder_resource(&bb, resource_of(s, r->group), true);
+            batch_builder_scope(&bb, buf_str(&s->scope), true);
+        }
+        batch_builder_record(&bb, str_make(s->bytes.p + r->at, r->len), 1, &r->key);
+    }
+    if (batch_builder_seal(&bb, &out)) {
+        *lost += n;
+        out = NULL;
+    }
+    s->n = s->n_groups = 0;
+    buf_reset(&s->bytes);
+    buf_reset(&s->resources);
+    return out;
+}
