@@ -3,11 +3,24 @@
 
 #include "common/base/clock.h"
 
+static struct process *process_get(struct capture *c, uint32_t tgid)
+{
+    if (tgid && !processes_known(&c->processes, tgid) && c->options.drain_control)
+        c->options.drain_control(c->options.arg);
+    return tgid ? processes_get(&c->processes, tgid) : NULL;
+}
+
 /* The process a request belongs to: who made its calls, else who opened the connection. */
 static struct process *process_of(struct capture *c, const struct conn *conn,
                                   const struct exchange *x)
 {
-    return processes_get(&c->processes, x->tgid ? x->tgid : conn->tgid);
+    return process_get(c, x->tgid ? x->tgid : conn->tgid);
+}
+
+static void tell_if_selected(struct capture *c, const struct process *p)
+{
+    if (p && p->selected && c->options.selected)
+        c->options.selected(c->options.arg, p);
 }
 
 static void on_exchange(void *arg, const struct conn *conn, enum layer layer,
@@ -39,11 +52,12 @@ static bool on_wanted(void *arg, const struct conn *conn)
     if (selection_is_excluded(s, o->family, &o->peer) ||
         selection_is_excluded(s, o->family, &o->local))
         return false;
-    p = o->tgid ? processes_get(&c->processes, o->tgid) : NULL;
+    p = process_get(c, o->tgid);
     if (p && p->ours)
         return false;
     if (p && o->role == ROLE_SERVER && selection_has_port(s, o->local.port))
         processes_select_listener(&c->processes, p->tgid);
+    tell_if_selected(c, p);
     /* Who opened it may hand it to a child that is selected: only a known stranger's is unwanted. */
     return !p || p->selected || o->role == ROLE_SERVER;
 }
@@ -99,12 +113,12 @@ void capture_close(struct capture *c, const struct close_record *r)
 
 void capture_exec(struct capture *c, const struct exec_record *r)
 {
-    processes_exec(&c->processes, r);
+    tell_if_selected(c, processes_exec(&c->processes, r));
 }
 
 void capture_fork(struct capture *c, const struct fork_record *r)
 {
-    processes_fork(&c->processes, r);
+    tell_if_selected(c, processes_fork(&c->processes, r));
 }
 
 void capture_exit(struct capture *c, const struct exit_record *r)

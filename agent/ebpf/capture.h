@@ -17,6 +17,11 @@ struct capture_options {
     struct request_options request;
     uint64_t metrics_interval_ns;
     size_t max_series;
+    /* Brings process records that are still under way, before an unknown process is looked up. */
+    void (*drain_control)(void *arg);
+    /* A process is selected from now on: the kernel is to know. */
+    void (*selected)(void *arg, const struct process *p);
+    void *arg;
 };
 
 struct capture_counters {

@@ -239,6 +239,11 @@ static void renew(const struct processes *ps, struct process *p)
     judge(ps, p);
 }
 
+bool processes_known(const struct processes *ps, uint32_t tgid)
+{
+    return find(ps, tgid) != NULL;
+}
+
 struct process *processes_get(struct processes *ps, uint32_t tgid)
 {
     struct process *p = find(ps, tgid);

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where records come from: the kernel (source_kernel.c), or nothing at all in tests. The receiver
+ * knows only this. All calls are made on one loop.
+ */
+#ifndef AGENT_SOURCE_H
+#define AGENT_SOURCE_H
+
+#include "agent/ebpf/capture.h"
+#include "agent/ebpf/recording.h"
+#include "common/base/err.h"
+
+enum capture_tier { TIER_AUTO, TIER_SOCK_LENGTH, TIER_FEXIT, TIER_KPROBE, TIER_SYSCALL };
+
+struct source_config {
+    enum capture_tier tier;
+    uint64_t ring_bytes, control_ring_bytes;
+    bool tls, scheduler;
+    const struct selection *selection;
+};
+
+struct source;
+
+/*
+ * Loads and attaches. The error's text says which hook was refused and by what. Existing connections of
+ * selected processes are announced as joined.
+ */
+int source_open(struct source **out, const struct source_config *c, struct err *e) MUSTCHECK;
+/* Detaches. What is still in the rings can be drained before, not after. */
+void source_close(struct source **s);
+const char *source_tier(const struct source *s);
+/* Readable when the kernel wants to be drained before the interval is over; -1 if it never does. */
+int source_fd(const struct source *s);
+/*
+ * All records there are: control first, then data, into c (and to rec, when it is open). Returns how
+ * many there were.
+ */
+size_t source_drain(struct source *s, struct capture *c, struct recording *rec);
+/* Control records only: a data record may name a process whose exec is still in that ring. */
+void source_drain_control(struct source *s, struct capture *c, struct recording *rec);
+/* One batch update. */
+void source_verdicts(struct source *s, const struct capture_verdict *v, size_t n);
+/* A process is selected (or no longer): its sockets are captured from now on. */
+void source_select(struct source *s, const struct process *p);
+/* Each second: listeners, what the kernel counted, and every 30 s the connections that are left. */
+void source_tick(struct source *s, struct capture *c, uint64_t now_ns);
+
+#endif
