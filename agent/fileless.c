@@ -173,7 +173,7 @@ static void put_headers(struct buf *b, const char *key, const char *list)
 
             buf_reset(&value);
             for (size_t i = 0; i < v.n; i++) {
-                int hi = v.p[i] == '%' && i + 2 < v.n + 0 ? hex_digit(v.p[i + 1]) : -1;
+                int hi = v.p[i] == '%' && i + 2 < v.n ? hex_digit(v.p[i + 1]) : -1;
                 int lo = hi >= 0 ? hex_digit(v.p[i + 2]) : -1;
 
                 buf_add_byte(&value, lo >= 0 ? (uint8_t)(hi << 4 | lo) : (uint8_t)v.p[i]);
