@@ -150,7 +150,7 @@ static void read_string(struct option_ctx *x, const struct option *o, const stru
 {
     const char *s = text_of(x, n, "a text");
     *(const char **)field = s ? s : "";
-    if (s && *s == 0 && (o->flags & OPT_REQUIRED))
+    if (s && *s == 0 && (o->flags & OPT_REQUIRED) && !x->defaults)
         option_error(x, n, "must not be empty");
 }
 
@@ -162,7 +162,7 @@ static void read_endpoint(struct option_ctx *x, const struct option *o, const st
     *(const char **)field = s ? s : "";
     if (fault)
         option_error(x, n, "'%s' is no endpoint: %s", s, fault);
-    else if (s && *s == 0 && (o->flags & OPT_REQUIRED))
+    else if (s && *s == 0 && (o->flags & OPT_REQUIRED) && !x->defaults)
         option_error(x, n, "must not be empty");
 }
 
