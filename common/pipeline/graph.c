@@ -304,6 +304,8 @@ int graph_start(struct graph *g, struct err *e)
         int r = n->in.component->start ? n->in.component->start(&n->in, e) : 0;
         if (r) {
             err_prefix(e, "%s: ", n->in.id);
+            for (; i < g->n; i++) /* nothing to stop: free() ends what a start had begun */
+                atomic_store(&g->nodes[i]->is_stopped, true);
             return r;
         }
         atomic_store(&n->is_started, true);
