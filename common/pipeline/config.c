@@ -217,7 +217,7 @@ int config_load(struct config **out, const struct config_source *src, size_t n,
                 const struct component *const *components, struct buf *problems)
 {
     struct config *c = xcalloc(1, sizeof(*c));
-    struct loader l = {.config = c, .registry = components, .report = {.out = problems}};
+    struct loader l = {.config = c, .registry = components, .report = {.out = problems, .is_sorted = true}};
 
     arena_init(&c->arena);
     l.yaml = (struct yaml_ctx){.arena = &c->arena, .report = &l.report};
@@ -230,6 +230,7 @@ int config_load(struct config **out, const struct config_source *src, size_t n,
         loader_service(&l);
     }
     buf_fini(&l.opt.path);
+    report_sort(&l.report);
     if (l.report.errors)
         rc = l.report.nomem ? -ENOMEM : -EINVAL;
     if (rc < 0)

@@ -1,59 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes of the configuration tree: making, finding, copying, laying one over another, printing. */
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "common/pipeline/config_tree.h"
 #include "common/pipeline/option_value.h"
-
-/* ---- the report ---- */
-
-static void report_line(struct report *r, const struct yaml_mark *mark, const char *path,
-                        const char *word, const char *text)
-{
-    if (mark && mark->file && mark->line)
-        buf_addf(r->out, "%s:%u:%u: ", mark->file, mark->line, mark->column);
-    else if (mark && mark->file)
-        buf_addf(r->out, "%s: ", mark->file);
-    buf_add_cstr(r->out, word);
-    if (path && *path)
-        buf_addf(r->out, "%s: ", path);
-    buf_addf(r->out, "%s\n", text);
-}
-
-void report_error(struct report *r, const struct yaml_mark *mark, const char *path, const char *fmt,
-                  ...)
-{
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    r->errors++;
-    report_line(r, mark, path, "", text);
-}
-
-void report_warning(struct report *r, const struct yaml_mark *mark, const char *path,
-                    const char *fmt, ...)
-{
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    r->warnings++;
-    report_line(r, mark, path, "warning: ", text);
-}
-
-int report_nomem(struct report *r)
-{
-    r->errors++;
-    if (!r->nomem)
-        report_line(r, NULL, NULL, "", "out of memory while the configuration was read");
-    r->nomem = true;
-    return -ENOMEM;
-}
 
 /* ---- nodes ---- */
 

@@ -21,10 +21,14 @@ enum {
 };
 
 /* Collects problems as lines; the callers test `errors` at the end. */
+struct report_line;
 struct report {
     struct buf *out;
     unsigned errors, warnings;
     bool nomem;
+    bool is_sorted; /* report_sort will be called */
+    struct report_line *lines;
+    size_t n_lines;
 };
 
 struct yaml_ctx {
@@ -38,6 +42,8 @@ void report_error(struct report *r, const struct yaml_mark *mark, const char *pa
                   ...) PRINTF_LIKE(4, 5);
 void report_warning(struct report *r, const struct yaml_mark *mark, const char *path,
                     const char *fmt, ...) PRINTF_LIKE(4, 5);
+/* Puts the lines in the order of files (as they first appear), lines and columns. */
+void report_sort(struct report *r);
 /* Memory was refused: one line, once. Returns -ENOMEM. */
 int report_nomem(struct report *r);
 

@@ -189,6 +189,28 @@ static void problems_of_names(void **state)
                     "yaml:2:22: exporters::otlp_grpc: key 'endpoint' is required\n");
 }
 
+static void problems_come_in_the_order_of_their_places(void **state)
+{
+    struct fixture f;
+    struct config_source src[] = {{"yaml:service: {pipelines: {traces: {receivers: [x], exporters: "
+                                   "[y]}}}\nexporters:\n  kafka:\nreceivers:\n  otpl:\n",
+                                   false},
+                                  {"exporters.debug=5", true}};
+    buf_init(&f.problems);
+    f.rc = config_load(&f.config, src, 2, sample_components, &f.problems);
+    assert_string_equal(buf_cstr(&f.problems),
+                        "yaml:1:44: service::pipelines::traces::receivers[0]: receiver 'x' is not "
+                        "defined\n"
+                        "yaml:1:60: service::pipelines::traces::exporters[0]: exporter 'y' is not "
+                        "defined\n"
+                        "yaml:3:3: exporters::kafka: no such exporter in this build\n"
+                        "yaml:5:3: receivers::otpl: no such receiver in this build (did you mean "
+                        "'otlp'?)\n"
+                        "--set exporters.debug=5:1:1: exporters::debug: expected a mapping of keys, "
+                        "found a single value\n");
+    end(&f);
+}
+
 static void problems_of_pipelines(void **state)
 {
     expect_problems(PIPE("    traces: {receivers: [otlp], exporters: [dbug]}\n"),
@@ -305,10 +327,10 @@ static void telemetry(void **state)
                     "yaml:6:24: service::telemetry::metrics::readers: no reader although "
                     "metrics::level is not none\n");
     expect_problems(TELEMETRY("    metrics: {readers: [{periodic: {}}]}\n"),
-                    "yaml:6:26: service::telemetry::metrics::readers[0]: the Collector's key "
-                    "'periodic' is not supported here: scrape the Prometheus reader\n"
                     "yaml:6:25: service::telemetry::metrics::readers: expected pull: {exporter: "
-                    "{prometheus: {host: ..., port: ...}}}\n");
+                    "{prometheus: {host: ..., port: ...}}}\n"
+                    "yaml:6:26: service::telemetry::metrics::readers[0]: the Collector's key "
+                    "'periodic' is not supported here: scrape the Prometheus reader\n");
     expect_problems(TELEMETRY("    metrics: {readers: [{pull: {exporter: {prometheus: {host: h}}}}]}\n"),
                     "yaml:6:44: "
                     "service::telemetry::metrics::readers[0]::pull::exporter::prometheus: key 'port' "
@@ -383,6 +405,7 @@ int main(void)
         cmocka_unit_test(old_names_are_taken_with_a_warning),
         cmocka_unit_test(sets_lie_over_files),
         cmocka_unit_test(problems_of_names),
+        cmocka_unit_test(problems_come_in_the_order_of_their_places),
         cmocka_unit_test(problems_of_pipelines),
         cmocka_unit_test(a_text_is_a_list_with_commas),
         cmocka_unit_test(problems_of_connectors),
