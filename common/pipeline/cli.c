@@ -381,7 +381,7 @@ static int cmd_components(struct cli *c)
 static void help_line(const char *name, const char *value, const char *help)
 {
     char *left = xasprintf("%s%s%s", name, value ? " " : "", value ? value : "");
-    printf("  %-24s %s\n", left, help);
+    printf("  %-32s %s\n", left, help);
     free(left);
 }
 
