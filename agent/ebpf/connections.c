@@ -416,31 +416,46 @@ static bool channel_ready(const struct lane *l, const struct data_record *r, boo
     return true;
 }
 
+/* Brings the record to its stream's place: false when it has to wait for what comes before it. */
+static bool place(const struct lane *l, struct delivery *d, bool force)
+{
+    struct stream_state *st = lane_stream(l);
+
+    if (d->r.pos < st->next) {
+        uint64_t twice = MIN(st->next - d->r.pos, d->r.len);
+
+        l->cs->ledger.overlaps += twice;
+        record_advance(d, twice);
+    }
+    if (d->r.len == 0 || d->r.pos == st->next)
+        return true;
+    if (!d->r.lost_before && !force && hold(l, d))
+        return false;
+    if (l->c->layers[l->layer].state == CHANNEL_NEW)
+        l->c->joined = true; /* its beginning is lost */
+    feed_hole(l, d->r.pos - st->next, d->r.lost_before ? HOLE_RING_FULL : HOLE_UNSEEN, &d->r);
+    return true;
+}
+
 /* True when the stream moved on; false when the record (or its rest) waits now. */
 static bool deliver(const struct lane *l, const struct delivery *given, bool force)
 {
     struct stream_state *st = lane_stream(l);
     struct delivery d = *given;
+    bool is_announced = l->c->opened || !l->c->cookie;
     uint64_t used;
 
+    if (is_announced && !place(l, &d, force))
+        return false;
+    if (d.r.len == 0)
+        return true;
     if (!channel_ready(l, &d.r, force)) {
         if (hold(l, &d))
             return false;
         force = channel_ready(l, &d.r, true);
     }
-    if (d.r.pos < st->next) {
-        uint64_t twice = MIN(st->next - d.r.pos, d.r.len);
-
-        l->cs->ledger.overlaps += twice;
-        record_advance(&d, twice);
-        if (d.r.len == 0)
-            return true;
-    }
-    if (d.r.pos > st->next) {
-        if (!d.r.lost_before && !force && hold(l, &d))
-            return false;
-        feed_hole(l, d.r.pos - st->next, d.r.lost_before ? HOLE_RING_FULL : HOLE_UNSEEN, &d.r);
-    }
+    if (!is_announced)
+        place(l, &d, true);
     used = feed_record(l, &d, force);
     st->next += used;
     if (used == d.r.len)
