@@ -66,8 +66,9 @@ struct yaml_node *yaml_dup(struct yaml_ctx *c, const struct yaml_node *n)
     d->quoted = n->quoted;
     d->text = n->text;
     d->orig = n->orig;
-    size_t elem = n->kind == YAML_LIST ? sizeof(*d->items) : sizeof(*d->pairs);
-    void *kids = n->n ? arena_alloc(c->arena, n->n * elem) : NULL;
+    size_t bytes = n->kind == YAML_LIST ? n->n * sizeof(*d->items)
+                                        : yaml_pairs_room(n->n) * sizeof(*d->pairs);
+    void *kids = n->n ? arena_alloc(c->arena, bytes) : NULL;
     if (n->n && !kids) {
         report_nomem(c->report);
         return NULL;
@@ -98,14 +99,15 @@ int yaml_set(struct yaml_ctx *c, struct yaml_node *map, struct yaml_node *key,
             return 0;
         }
     }
-    struct yaml_pair *p = arena_alloc(c->arena, (map->n + 1) * sizeof(*p));
-    if (!p)
-        return report_nomem(c->report);
-    if (map->n)
-        memcpy(p, map->pairs, map->n * sizeof(*p));
-    p[map->n] = (struct yaml_pair){key, value};
-    map->pairs = p;
-    map->n++;
+    if (map->n == 0 || map->n == yaml_pairs_room(map->n)) {
+        struct yaml_pair *p = arena_alloc(c->arena, yaml_pairs_room(map->n + 1) * sizeof(*p));
+        if (!p)
+            return report_nomem(c->report);
+        if (map->n)
+            memcpy(p, map->pairs, map->n * sizeof(*p));
+        map->pairs = p;
+    }
+    map->pairs[map->n++] = (struct yaml_pair){key, value};
     return 0;
 }
 

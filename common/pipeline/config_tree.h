@@ -55,6 +55,14 @@ struct yaml_node *yaml_node_new(struct yaml_ctx *c, enum yaml_kind kind,
                                 const struct yaml_mark *mark);
 struct yaml_node *yaml_scalar_new(struct yaml_ctx *c, struct str text, bool quoted,
                                   const struct yaml_mark *mark);
+/* Room that the pairs of a mapping of n have: so that yaml_set moves them seldom. */
+static inline size_t yaml_pairs_room(size_t n)
+{
+    size_t room = 4;
+    while (room < n)
+        room *= 2;
+    return room;
+}
 /* A copy that shares texts only. */
 struct yaml_node *yaml_dup(struct yaml_ctx *c, const struct yaml_node *n);
 /* Adds or replaces a pair of a mapping. */

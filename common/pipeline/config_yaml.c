@@ -305,7 +305,7 @@ static int finish_mapping(struct reader *r, struct frame *f)
     struct yaml_node *n = f->node;
     size_t count = f->n / 2;
     if (count) {
-        n->pairs = arena_alloc(r->c->arena, count * sizeof(*n->pairs));
+        n->pairs = arena_alloc(r->c->arena, yaml_pairs_room(count) * sizeof(*n->pairs));
         if (!n->pairs)
             return report_nomem(r->c->report);
     }
