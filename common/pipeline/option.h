@@ -92,5 +92,9 @@ struct option {
 };
 
 #define OPTION_END {.key = NULL}
+/* Keys of the Collector that are refused by name, or taken and said to do nothing. */
+#define OPTION_UNSUPPORTED(name) {.key = name, .type = OPT_TREE, .flags = OPT_UNSUPPORTED}
+#define OPTION_NO_EFFECT(name, why)                                                                \
+    {.key = name, .type = OPT_TREE, .flags = OPT_NO_EFFECT, .help = why}
 
 #endif

@@ -17,6 +17,7 @@ static const struct option batch_options[] = {
      .help = "Largest size of a batch; 0 for no bound."},
     {.key = "sizer", .type = OPT_ENUM, .offset = AT(batch_sizer), .names = batch_sizers,
      .def = "items", .help = "What min_size and max_size count."},
+    OPTION_UNSUPPORTED("partition"),
     OPTION_END,
 };
 
@@ -34,6 +35,7 @@ const struct option queue_options[] = {
     {.key = "batch", .type = OPT_STRUCT, .offset = 0, .sub = batch_options,
      .presence = OPT_OFF_DEFAULT, .on_offset = AT(batch_on),
      .help = "Merges requests before they are sent."},
+    OPTION_UNSUPPORTED("storage"),
     OPTION_END,
 };
 

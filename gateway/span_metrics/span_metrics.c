@@ -54,6 +54,8 @@ static const struct option histogram_options[] = {
      .help = "Unit of durations."},
     {.key = "explicit", .type = OPT_STRUCT, .offset = HIST(explicit), .sub = explicit_options,
      .presence = OPT_OFF_DEFAULT, .on_offset = HIST(explicit.on), .help = "Explicit buckets."},
+    OPTION_UNSUPPORTED("exponential"),
+    OPTION_UNSUPPORTED("dimensions"),
     OPTION_END,
 };
 static const struct option dimension_options[] = {
@@ -61,6 +63,7 @@ static const struct option dimension_options[] = {
      .flags = OPT_REQUIRED, .help = "Attribute of the span, else of the resource."},
     {.key = "default", .type = OPT_ANY, .offset = offsetof(struct dimension, fallback),
      .help = "Value where it is missing; without it the dimension is left out there."},
+    OPTION_UNSUPPORTED("glob"),
     OPTION_END,
 };
 
@@ -90,6 +93,10 @@ static const struct option span_metrics_options[] = {
      .help = "Series of a resource; more are counted in one overflow series. 0 = no limit."},
     {.key = "dimensions_cache_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
      .help = "Has no effect in the Collector either."},
+    OPTION_UNSUPPORTED("calls_dimensions"),
+    OPTION_UNSUPPORTED("events"),
+    OPTION_UNSUPPORTED("exemplars"),
+    OPTION_UNSUPPORTED("metric_timestamp_cache_size"),
     OPTION_END,
 };
 

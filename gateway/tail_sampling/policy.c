@@ -71,7 +71,7 @@ static const struct option string_options[] = {
          .sub = string_options, .presence = OPT_OFF_DEFAULT, .on_offset = AT(string_attribute.on), \
          .help = "For type string_attribute."},                                                    \
     {                                                                                              \
-        .key = "always_sample", .type = OPT_TREE, .help = "Has no keys."                           \
+        .key = "always_sample", .type = OPT_STRUCT, .help = "Has no keys."                         \
     }
 
 static const struct option sub_policy_options[] = {LEAVES, OPTION_END};

@@ -59,6 +59,10 @@ static const struct option tail_options[] = {
      .help = "At num_traces: hold senders back instead of deciding early."},
     {.key = "decision_cache", .type = OPT_STRUCT, .offset = AT(cache), .sub = cache_options,
      .help = "How many decisions are remembered for late spans."},
+    OPTION_UNSUPPORTED("sampling_strategy"),
+    OPTION_UNSUPPORTED("decision_wait_after_root_received"),
+    OPTION_UNSUPPORTED("maximum_trace_size_bytes"),
+    OPTION_UNSUPPORTED("tail_storage"),
     OPTION_END,
 };
 

@@ -21,6 +21,17 @@ const struct option client_tls_options[] = {
     {.key = "cert_file", .type = OPT_STRING, .offset = AT(cert_file),
      .help = "Client certificate, PEM."},
     {.key = "key_file", .type = OPT_STRING, .offset = AT(key_file), .help = "Its key, PEM."},
+    OPTION_UNSUPPORTED("ca_pem"),
+    OPTION_UNSUPPORTED("cert_pem"),
+    OPTION_UNSUPPORTED("key_pem"),
+    OPTION_UNSUPPORTED("min_version"),
+    OPTION_UNSUPPORTED("max_version"),
+    OPTION_UNSUPPORTED("cipher_suites"),
+    OPTION_UNSUPPORTED("include_insecure_cipher_suites"),
+    OPTION_UNSUPPORTED("curve_preferences"),
+    OPTION_UNSUPPORTED("include_system_ca_certs_pool"),
+    OPTION_UNSUPPORTED("reload_interval"),
+    OPTION_UNSUPPORTED("tpm"),
     OPTION_END,
 };
 

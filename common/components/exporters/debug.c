@@ -20,6 +20,11 @@ struct debug_config {
 static const struct option debug_options[] = {
     {.key = "verbosity", .type = OPT_ENUM, .offset = offsetof(struct debug_config, verbosity),
      .names = verbosities, .def = "basic", .help = "How much is written."},
+    OPTION_UNSUPPORTED("sampling_initial"),
+    OPTION_UNSUPPORTED("sampling_thereafter"),
+    OPTION_UNSUPPORTED("use_internal_logger"),
+    OPTION_UNSUPPORTED("output_paths"),
+    OPTION_UNSUPPORTED("sending_queue"),
     OPTION_END,
 };
 

@@ -39,6 +39,9 @@ const struct option otlp_grpc_options[] = {
     {.key = "write_buffer_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
      .help = "Requests are written in place."},
     QUEUE_OPTIONS(struct otlp_grpc_config, queue, "5s"),
+    OPTION_UNSUPPORTED("keepalive"),
+    OPTION_UNSUPPORTED("auth"),
+    OPTION_UNSUPPORTED("middlewares"),
     OPTION_END,
 };
 

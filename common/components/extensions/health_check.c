@@ -18,6 +18,10 @@ static const struct option health_options[] = {
      .def = "localhost:13133", .help = "Address to listen on."},
     {.key = "path", .type = OPT_STRING, .offset = offsetof(struct health_config, path), .def = "/",
      .help = "Path that is answered."},
+    OPTION_NO_EFFECT("check_collector_pipeline", "As in the Collector."),
+    OPTION_UNSUPPORTED("tls"),
+    OPTION_UNSUPPORTED("auth"),
+    OPTION_UNSUPPORTED("response_body"),
     OPTION_END,
 };
 

@@ -55,6 +55,7 @@ static const struct option action_options[] = {
     {.key = "converted_type", .type = OPT_ENUM,
      .offset = offsetof(struct action_config, converted_type), .names = converted_types,
      .help = "Type for convert."},
+    OPTION_UNSUPPORTED("from_context"),
     OPTION_END,
 };
 

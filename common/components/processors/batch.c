@@ -26,6 +26,8 @@ static const struct option batch_options[] = {
      .help = "Time after which a batch is sent whatever its size; 0 = at once."},
     {.key = "send_batch_max_size", .type = OPT_UINT, .offset = AT(send_batch_max_size), .def = "0",
      .help = "Largest batch; larger ones are split. 0 = no bound."},
+    OPTION_UNSUPPORTED("metadata_keys"),
+    OPTION_UNSUPPORTED("metadata_cardinality_limit"),
     OPTION_END,
 };
 
