@@ -28,7 +28,8 @@ struct server_tls {
 
 struct protocol_config {
     bool on;
-    const char *endpoint, *transport;
+    int transport;
+    const char *endpoint;
     struct server_tls tls;
     uint64_t max_recv_msg_size_mib, max_concurrent_streams; /* grpc */
     uint64_t max_request_body_size;                         /* http */
@@ -62,12 +63,14 @@ static const struct option tls_options[] = {
     OPTION_END,
 };
 
+static const char *const transports[] = {"tcp", NULL};
+
 #define AT(field) offsetof(struct protocol_config, field)
 static const struct option grpc_options[] = {
     {.key = "endpoint", .type = OPT_ENDPOINT, .offset = AT(endpoint), .def = "localhost:4317",
      .help = "Address to listen on."},
-    {.key = "transport", .type = OPT_TREE,
-     .flags = OPT_NO_EFFECT, .help = "Always tcp."},
+    {.key = "transport", .type = OPT_ENUM, .offset = AT(transport), .names = transports,
+     .def = "tcp", .help = "Only tcp."},
     {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = tls_options,
      .presence = OPT_OFF_NONE, .on_offset = AT(tls) + TLS_AT(on), .help = "Serve with TLS."},
     {.key = "max_recv_msg_size_mib", .type = OPT_UINT, .offset = AT(max_recv_msg_size_mib),
