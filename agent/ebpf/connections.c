@@ -569,9 +569,9 @@ void connections_data(struct connections *cs, const struct data_record *r)
 void connections_open(struct connections *cs, const struct open_record *r)
 {
     struct conn_key k = {.cookie = r->cookie};
-    struct conn *c = conn_find(cs, &k);
+    struct conn *c = r->cookie ? conn_find(cs, &k) : NULL;
 
-    if (!c)
+    if (!c && r->cookie)
         c = conn_new(cs, &k);
     if (!c || c->opened)
         return;
@@ -661,7 +661,7 @@ static void close_stream(const struct lane *l, uint64_t end)
 void connections_close(struct connections *cs, const struct close_record *r)
 {
     struct conn_key k = {.cookie = r->cookie};
-    struct conn *c = conn_find(cs, &k);
+    struct conn *c = r->cookie ? conn_find(cs, &k) : NULL;
 
     cs->ledger.closes++;
     if (!c)

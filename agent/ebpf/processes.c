@@ -132,23 +132,19 @@ static struct str env_value(struct str env, struct str name)
     return (struct str){NULL, 0};
 }
 
-static bool is_hex(const char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!isxdigit((unsigned char)p[i]) || isupper((unsigned char)p[i]))
-            return false;
-    return true;
-}
-
 struct str container_id_of(struct str text)
 {
     struct str best = {NULL, 0};
+    size_t run = 0;
 
-    for (size_t i = 0; i + 64 <= text.n; i++) {
-        if (!is_hex(text.p + i, 64) || (i + 64 < text.n && isxdigit((unsigned char)text.p[i + 64])))
-            continue;
-        best = str_make(text.p + i, 64); /* the innermost of a path: containers may nest */
-        i += 63;
+    /* Runs of exactly 64; the innermost of a path, since containers may nest. */
+    for (size_t i = 0; i <= text.n; i++) {
+        bool hex = i < text.n && (isdigit((unsigned char)text.p[i]) ||
+                                  (text.p[i] >= 'a' && text.p[i] <= 'f'));
+
+        if (!hex && run == 64)
+            best = str_make(text.p + i - 64, 64);
+        run = hex ? run + 1 : 0;
     }
     return best;
 }
@@ -263,7 +259,7 @@ static void adopt_from_parent(struct processes *ps, struct process *p, uint32_t 
     struct process *from = find(ps, parent);
 
     p->parent = parent;
-    if (!from)
+    if (!from || from == p)
         return;
     set(&p->container_id, str_of(from->container_id));
     p->by_port = from->by_port;

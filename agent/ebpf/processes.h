@@ -69,7 +69,7 @@ void processes_tick(struct processes *ps, uint64_t now_ns);
 struct str process_span_resource(struct processes *ps, struct process *p);
 struct str process_metric_resource(struct processes *ps, struct process *p);
 
-/* 64 hex digits (or 32-hex with a task suffix, as ECS has it) in a /proc/PID/cgroup text. */
+/* The container id in a /proc/PID/cgroup text: a run of 64 hex digits. */
 struct str container_id_of(struct str cgroup);
 
 #endif
