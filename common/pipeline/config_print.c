@@ -55,7 +55,7 @@ static void print_telemetry(const struct config_telemetry *t, struct buf *out)
         buf_add_cstr(out, "    resource:\n");
     for (size_t i = 0; i < t->resource.n; i++) {
         buf_add_cstr(out, "      ");
-        yaml_print_text(p[i].key, out);
+        yaml_print_key(p[i].key, out);
         buf_add_cstr(out, ": ");
         if (p[i].value)
             yaml_print_text(p[i].value, out);

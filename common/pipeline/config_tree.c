@@ -190,7 +190,7 @@ static bool is_plain_safe(const char *s)
     return value_kind(s) == VALUE_STRING;
 }
 
-void yaml_print_text(const char *s, struct buf *out)
+void yaml_print_key(const char *s, struct buf *out)
 {
     if (is_plain_safe(s) && !needs_escape(s)) {
         buf_add_cstr(out, s);
@@ -211,6 +211,23 @@ void yaml_print_text(const char *s, struct buf *out)
             buf_add_byte(out, ch);
     }
     buf_add_byte(out, '"');
+}
+
+void yaml_print_text(const char *s, struct buf *out)
+{
+    struct buf escaped;
+    if (!strstr(s, "$$") && !strstr(s, "${")) {
+        yaml_print_key(s, out);
+        return;
+    }
+    buf_init(&escaped);
+    for (; *s; s++) {
+        if (*s == '$')
+            buf_add_byte(&escaped, '$');
+        buf_add_byte(&escaped, (uint8_t)*s);
+    }
+    yaml_print_key(buf_cstr(&escaped), out);
+    buf_fini(&escaped);
 }
 
 static void print_indent(unsigned indent, struct buf *out)
@@ -248,7 +265,7 @@ void yaml_print(const struct yaml_node *n, unsigned indent, struct buf *out)
     if (n->kind == YAML_MAPPING) {
         for (size_t i = 0; i < n->n; i++) {
             print_indent(indent, out);
-            yaml_print_text(n->pairs[i].key->text, out);
+            yaml_print_key(n->pairs[i].key->text, out);
             buf_add_byte(out, ':');
             yaml_print_value(n->pairs[i].value, indent + 1, out);
         }

