@@ -96,7 +96,7 @@ $(G)/proto/%.pb.c: proto/%.proto $(wildcard proto/*.options)
 $(G)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
 	@echo "  BPF   $<"
-	@$(CLANG) -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter \
+	@$(CLANG) -target bpf -D__bpf__ -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter \
 	    -D__TARGET_ARCH_$(shell uname -m | sed 's/x86_64/x86/;s/aarch64/arm64/') \
 	    -I. -idirafter /usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
 

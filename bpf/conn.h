@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* A connection's state and the records that tell of it. State is reached through here only. */
+#ifndef TAILRACE_CONN_H
+#define TAILRACE_CONN_H
+
+#include "bpf/maps.h"
+
+static __always_inline void fill_head(struct wire_head *h, u16 type, u32 len, u64 now)
+{
+    h->type = type;
+    h->cpu = (u16)bpf_get_smp_processor_id();
+    h->len = len;
+    h->time_ns = now;
+}
+
+static __always_inline bool is_tcp(struct sock *sk)
+{
+    u16 family = sk->__sk_common.skc_family;
+    if (family != AF_INET && family != AF_INET6)
+        return false;
+    u16 protocol = BPF_CORE_READ(sk, sk_protocol);
+    return protocol == 6;
+}
+
+static __always_inline struct conn *conn_get(struct sock *sk)
+{
+    return bpf_sk_storage_get(&conns, sk, NULL, 0);
+}
+
+static __always_inline u32 netns_of(struct sock *sk)
+{
+    return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+}
+
+/*
+ * Role, when no state change told it: a socket whose local port has a listener was accepted from it,
+ * any other one has connected.
+ */
+static __always_inline u8 role_of(struct sock *sk, u16 *listener_port)
+{
+    struct wire_listener key = {.netns = netns_of(sk), .port = sk->__sk_common.skc_num};
+    if (bpf_map_lookup_elem(&listeners, &key)) {
+        *listener_port = key.port;
+        return WIRE_ROLE_SERVER;
+    }
+    return WIRE_ROLE_UNKNOWN;
+}
+
+/* NULL when memory is out. A socket met in mid-life is `joined`. */
+static __always_inline struct conn *conn_new(struct sock *sk, u8 role, bool joined)
+{
+    struct conn *c = bpf_sk_storage_get(&conns, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!c) {
+        count(WIRE_NO_STATE, 1);
+        return NULL;
+    }
+    if (c->cookie)
+        return c;
+    c->cookie = bpf_get_socket_cookie(sk);
+    c->role = role;
+    c->joined = joined;
+    if (role == WIRE_ROLE_UNKNOWN)
+        c->role = role_of(sk, &c->listener_port);
+    return c;
+}
+
+static __always_inline void copy_addresses(struct wire_open *r, struct sock *sk)
+{
+    if (r->family == AF_INET) {
+        u32 local = sk->__sk_common.skc_rcv_saddr, peer = sk->__sk_common.skc_daddr;
+        __builtin_memcpy(r->local, &local, 4);
+        __builtin_memcpy(r->peer, &peer, 4);
+    } else {
+        BPF_CORE_READ_INTO(&r->local, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+        BPF_CORE_READ_INTO(&r->peer, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+    }
+}
+
+/* Repeated at every event until one was delivered. */
+static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
+{
+    if (c->announced)
+        return true;
+    struct wire_open *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
+    if (!r) {
+        count(WIRE_LOST_RECORDS, 1);
+        return false;
+    }
+    __builtin_memset(r, 0, sizeof(*r));
+    fill_head(&r->h, WIRE_OPEN, sizeof(*r), now);
+    r->cookie = c->cookie;
+    r->cgroup = bpf_get_current_cgroup_id();
+    r->family = (u8)sk->__sk_common.skc_family;
+    r->role = c->role;
+    r->joined = c->joined;
+    r->first_pos[0] = c->pos[0];
+    r->first_pos[1] = c->pos[1];
+    r->local_port = sk->__sk_common.skc_num;
+    r->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
+    r->listener_port = c->listener_port;
+    r->netns = netns_of(sk);
+    r->tgid = bpf_get_current_pid_tgid() >> 32;
+    copy_addresses(r, sk);
+    bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+    c->announced = 1;
+    return true;
+}
+
+/* User space's decision, if it has come. */
+static __always_inline void take_verdict(struct conn *c)
+{
+    struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &c->cookie);
+    if (!v)
+        return;
+    c->mode = (u8)v->mode;
+    c->head[0] = v->head[0];
+    c->head[1] = v->head[1];
+    c->tail[0] = v->tail[0];
+    c->tail[1] = v->tail[1];
+    bpf_map_delete_elem(&verdicts, &c->cookie);
+}
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* The life of TCP sockets: who listens, who connects, who is gone. */
+#ifndef TAILRACE_LIFE_H
+#define TAILRACE_LIFE_H
+
+#include "bpf/conn.h"
+
+static __always_inline void note_listener(struct sock *sk, bool begins)
+{
+    struct wire_listener key = {.netns = netns_of(sk), .port = sk->__sk_common.skc_num};
+    u32 one = 1, tgid = bpf_get_current_pid_tgid() >> 32;
+    u32 *n = bpf_map_lookup_elem(&listeners, &key);
+    if (!begins) {
+        if (n && __sync_sub_and_fetch(n, 1) == 0)
+            bpf_map_delete_elem(&listeners, &key);
+        return;
+    }
+    if (n)
+        __sync_fetch_and_add(n, 1);
+    else
+        bpf_map_update_elem(&listeners, &key, &one, BPF_ANY);
+    u16 port = key.port;
+    u8 yes = 1;
+    if (tgid != self_tgid && bpf_map_lookup_elem(&ports, &port))
+        bpf_map_update_elem(&selected, &tgid, &yes, BPF_ANY);
+}
+
+/*
+ * Since 4.16. Why here: SYN_SENT is set inside connect() of the process itself, so role and process are
+ * certain; LISTEN likewise. The raw tracepoint has the typed socket, which may have its cookie minted.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)
+{
+    if (!is_tcp(sk))
+        return 0;
+    if (new == TCP_LISTEN)
+        note_listener(sk, true);
+    else if (old == TCP_LISTEN)
+        note_listener(sk, false);
+    else if (new == TCP_SYN_SENT && is_selected(bpf_get_current_pid_tgid() >> 32))
+        conn_new(sk, WIRE_ROLE_CLIENT, false);
+    return 0;
+}
+
+/* Since 4.16. The last thing that is told of a socket; its storage goes with it. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(tr_destroy_sock, struct sock *sk)
+{
+    struct conn *c = conn_get(sk);
+    if (!c || !c->announced)
+        return 0;
+    struct wire_close *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
+    if (!r) {
+        count(WIRE_LOST_RECORDS, 1); /* the sweep finds it */
+        return 0;
+    }
+    fill_head(&r->h, WIRE_CLOSE, sizeof(*r), bpf_ktime_get_ns());
+    r->cookie = c->cookie;
+    r->pos[0] = c->pos[0];
+    r->pos[1] = c->pos[1];
+    bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* All maps and knobs. */
+#ifndef TAILRACE_MAPS_H
+#define TAILRACE_MAPS_H
+
+#include "bpf/kernel.h"
+#include "bpf/wire.h"
+
+/* Set before loading. */
+const volatile u32 self_tgid = 0;      /* never observed */
+const volatile u8 select_all = 0;      /* every process */
+const volatile u8 select_unknown = 0;  /* executables nobody has judged yet: captured */
+const volatile u64 wake_bytes = 2 << 20; /* ring fill that wakes the reader */
+
+/* State of a connection: 112 bytes, charged to the socket. */
+struct conn {
+    u64 cookie;
+    u64 pos[2];      /* stream position behind the last event, by direction */
+    u64 end_ns[2];   /* time of the last event */
+    u32 seq[2];      /* TCP sequence that pos stands for */
+    u32 captured[2]; /* while undecided */
+    u32 head[2], tail[2];
+    u8 mode, role, announced, joined;
+    u8 has_seq[2], lost[2]; /* lost: a record of this direction did not fit into the ring */
+    u16 listener_port;
+    u8 pad[6];
+};
+_Static_assert(sizeof(struct conn) <= 128, "socket storage");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct conn);
+} conns SEC(".maps");
+
+/* Processes that are observed. Value 2: selected by an executable that nobody has judged. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 65536);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, u32);
+    __type(value, u8);
+} selected SEC(".maps");
+
+/* Ports whose listeners make their process selected. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __type(key, u16);
+    __type(value, u8);
+} ports SEC(".maps");
+
+/* Executables by inode: 1 = observe, 0 = do not. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, u64);
+    __type(value, u8);
+} executables SEC(".maps");
+
+/* Who listens where: number of sockets. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 16384);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct wire_listener);
+    __type(value, u32);
+} listeners SEC(".maps");
+
+/* What user space has decided; an entry is moved into the connection at its next event. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 65536);
+    __type(key, u64);
+    __type(value, struct wire_verdict);
+} verdicts SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 8 << 20);
+} data_ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} control_ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, WIRE_COUNTERS);
+    __type(key, u32);
+    __type(value, u64);
+} counters SEC(".maps");
+
+static __always_inline void count(u32 which, u64 n)
+{
+    u64 *v = bpf_map_lookup_elem(&counters, &which);
+    if (v)
+        *v += n;
+}
+
+static __always_inline bool is_selected(u32 tgid)
+{
+    if (tgid == self_tgid)
+        return false;
+    u8 *v = bpf_map_lookup_elem(&selected, &tgid);
+    return v ? *v != 0 : select_all;
+}
+
+#endif

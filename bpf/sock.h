@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Stream bytes of observed connections, at the end of each send and receive.
+ *
+ * The buffer is read through the registers of the system call that is running, but only if they can be
+ * trusted: no kernel, io or user worker; the syscall's body still runs (ax == -ENOSYS: the entry code
+ * puts it there and the exit code overwrites it); the syscall is one of this direction; and the file at
+ * its first argument is this socket. io_uring's task work runs at the exit of any syscall: without these
+ * tests the bytes of a write to a log file would be taken for the socket's.
+ */
+#ifndef TAILRACE_SOCK_H
+#define TAILRACE_SOCK_H
+
+#include "bpf/conn.h"
+
+#define MAX_IOV 1024u /* the kernel's own bound */
+
+struct source {
+    u64 buf, len; /* one buffer ... */
+    u64 iov;      /* ... or iovecs, when not 0 */
+    u32 n_iov;
+    u8 hole;
+};
+
+static __always_inline bool fd_is_sock(struct task_struct *task, u32 fd, struct sock *sk)
+{
+    struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+    struct file **fds = BPF_CORE_READ(fdt, fd), *file = NULL;
+    if (fd >= BPF_CORE_READ(fdt, max_fds))
+        return false;
+    bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
+    if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & 0170000) != 0140000)
+        return false;
+    struct socket *s = BPF_CORE_READ(file, private_data);
+    return BPF_CORE_READ(s, sk) == sk;
+}
+
+static __always_inline void from_msghdr(struct source *s, u64 at)
+{
+    struct user_msghdr m;
+    if (bpf_probe_read_user(&m, sizeof(m), (void *)at)) {
+        s->hole = WIRE_HOLE_FAULT;
+        return;
+    }
+    s->iov = m.iov;
+    s->n_iov = (u32)m.iovlen;
+}
+
+/* x86-64 system call numbers by direction. */
+static __always_inline void locate(struct source *s, u64 nr, u8 dir, u64 si, u64 dx)
+{
+    u64 plain = dir == WIRE_SEND ? 1 : 0, vector = dir == WIRE_SEND ? 20 : 19;
+    u64 to = dir == WIRE_SEND ? 44 : 45, msg = dir == WIRE_SEND ? 46 : 47;
+    u64 mmsg = dir == WIRE_SEND ? 307 : 299;
+    if (nr == plain || nr == to) {
+        s->buf = si;
+        s->len = dx;
+    } else if (nr == vector) {
+        s->iov = si;
+        s->n_iov = (u32)dx;
+    } else if (nr == msg || (nr == mmsg && dx == 1)) {
+        from_msghdr(s, si);
+    } else {
+        s->hole = WIRE_HOLE_NO_BUFFER;
+    }
+}
+
+static __always_inline void find_source(struct source *s, struct sock *sk, u8 dir)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+    s->hole = WIRE_HOLE_NO_BUFFER;
+    if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
+        return;
+    struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+    u64 ax = BPF_CORE_READ(regs, ax), nr = BPF_CORE_READ(regs, orig_ax);
+    u64 di = BPF_CORE_READ(regs, di);
+    if ((s64)ax != -ENOSYS || !fd_is_sock(task, (u32)di, sk))
+        return;
+    s->hole = WIRE_HOLE_NONE;
+    locate(s, nr, dir, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, dx));
+}
+
+struct iov_walk {
+    u8 *dst; /* room for twice the class, so that an offset and a length below it never pass the end */
+    u64 iov;
+    u32 off, want;
+};
+
+/* One iovec; 1 ends the loop. A function for each class: its size is a constant for the verifier. */
+#define IOV_STEP(name, SIZE)                                                                       \
+    static long name(u32 i, struct iov_walk *w)                                                    \
+    {                                                                                              \
+        struct user_iovec v;                                                                       \
+        u32 off = w->off, want = w->want;                                                          \
+        if (off >= want || off >= (SIZE))                                                          \
+            return 1;                                                                              \
+        if (bpf_probe_read_user(&v, sizeof(v), (void *)(w->iov + (u64)i * sizeof(v))))             \
+            return 1;                                                                              \
+        u32 n = want - off;                                                                        \
+        if (v.len < n)                                                                             \
+            n = (u32)v.len;                                                                        \
+        asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                        \
+        if (n && bpf_probe_read_user(w->dst + off, n, (void *)v.base))                             \
+            return 1;                                                                              \
+        w->off = off + n;                                                                          \
+        return 0;                                                                                  \
+    }
+IOV_STEP(iov_step_1024, 1024)
+IOV_STEP(iov_step_16384, 16384)
+
+struct event {
+    struct conn *c;
+    u64 now, first, pos;
+    u32 len, head, tail;
+    u8 dir, hole;
+};
+
+static __always_inline void fill_data(struct wire_data *r, const struct event *e, u32 total)
+{
+    u64 id = bpf_get_current_pid_tgid();
+    struct conn *c = e->c;
+    fill_head(&r->h, WIRE_DATA, total, e->now);
+    r->cookie = c->cookie;
+    r->ssl = 0;
+    r->first_ns = e->first;
+    r->pos = e->pos;
+    r->other_pos = c->pos[e->dir == 0];
+    r->bytes = e->len;
+    r->tgid = (u32)(id >> 32);
+    r->tid = (u32)id;
+    r->generation = 0;
+    r->layer = WIRE_LAYER_SOCKET;
+    r->dir = e->dir;
+    r->hole = e->hole;
+    r->lost_before = c->lost[e->dir & 1];
+    r->head = r->tail = r->pad = 0;
+}
+
+static __always_inline u64 wake_flags(const struct event *e)
+{
+    if (bpf_ringbuf_query(&data_ring, BPF_RB_AVAIL_DATA) >= wake_bytes)
+        return BPF_RB_FORCE_WAKEUP;
+    return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void lost(const struct event *e)
+{
+    e->c->lost[e->dir & 1] = 1;
+    count(WIRE_LOST_RECORDS, 1);
+    count(WIRE_LOST_BYTES, e->len);
+}
+
+static __always_inline void send_length(struct event *e)
+{
+    struct wire_data *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
+    if (!r) {
+        lost(e);
+        return;
+    }
+    fill_data(r, e, sizeof(*r));
+    e->c->lost[e->dir & 1] = 0;
+    bpf_ringbuf_submit(r, wake_flags(e));
+}
+
+#define ROOM(SIZE, TIMES)                                                                          \
+    struct {                                                                                       \
+        struct wire_data d;                                                                        \
+        u8 bytes[(SIZE) * (TIMES) + WIRE_TAIL_MAX];                                                \
+    }
+
+/* Reserves a class, whose size is a constant for the verifier, and fills in what stands in front. */
+#define RESERVE(SIZE, TIMES)                                                                       \
+    ROOM(SIZE, TIMES) *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);                         \
+    if (!r) {                                                                                      \
+        lost(e);                                                                                   \
+        return;                                                                                    \
+    }                                                                                              \
+    fill_data(&r->d, e, sizeof(*r));                                                               \
+    u32 n = e->head
+
+#define SUBMIT()                                                                                   \
+    if (n < e->head && r->d.hole == WIRE_HOLE_NONE)                                                \
+        r->d.hole = WIRE_HOLE_NO_BUFFER;                                                           \
+    r->d.head = n;                                                                                 \
+    e->c->lost[e->dir & 1] = 0;                                                                    \
+    bpf_ringbuf_submit(r, wake_flags(e))
+
+#define SEND_BUFFER(name, SIZE)                                                                    \
+    static __always_inline void name(struct event *e, const struct source *s)                      \
+    {                                                                                              \
+        RESERVE(SIZE, 1);                                                                          \
+        asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                        \
+        if (n && bpf_probe_read_user(r->bytes, n, (void *)s->buf)) {                               \
+            r->d.hole = WIRE_HOLE_FAULT;                                                           \
+            n = 0;                                                                                 \
+        } else if (e->tail && n + WIRE_TAIL_MAX <= e->len) {                                       \
+            asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                    \
+            if (bpf_probe_read_user(r->bytes + n, WIRE_TAIL_MAX,                                   \
+                                    (void *)(s->buf + e->len - WIRE_TAIL_MAX)) == 0)               \
+                r->d.tail = WIRE_TAIL_MAX;                                                         \
+        }                                                                                          \
+        SUBMIT();                                                                                  \
+    }
+
+#define SEND_IOV(name, SIZE)                                                                       \
+    static __always_inline void name(struct event *e, const struct source *s)                      \
+    {                                                                                              \
+        RESERVE(SIZE, 2);                                                                          \
+        struct iov_walk w = {.dst = r->bytes, .iov = s->iov, .want = n};                           \
+        bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, iov_step_##SIZE, &w, 0);                 \
+        n = w.off;                                                                                 \
+        SUBMIT();                                                                                  \
+    }
+
+SEND_BUFFER(send_256, 256)
+SEND_BUFFER(send_1024, 1024)
+SEND_BUFFER(send_4096, 4096)
+SEND_BUFFER(send_16384, 16384)
+SEND_IOV(send_iov_1024, 1024)
+SEND_IOV(send_iov_16384, 16384)
+
+static __always_inline void send_bytes(struct event *e, const struct source *s)
+{
+    if (s->iov && e->head <= 1024)
+        send_iov_1024(e, s);
+    else if (s->iov)
+        send_iov_16384(e, s);
+    else if (e->head <= 256)
+        send_256(e, s);
+    else if (e->head <= 1024)
+        send_1024(e, s);
+    else if (e->head <= 4096)
+        send_4096(e, s);
+    else
+        send_16384(e, s);
+}
+
+/* How many bytes of this call are wanted. */
+static __always_inline void set_wanted(struct event *e)
+{
+    struct conn *c = e->c;
+    u32 d = e->dir & 1;
+    if (c->mode == WIRE_UNDECIDED)
+        take_verdict(c);
+    if (c->mode == WIRE_UNDECIDED) {
+        u32 left = c->captured[d] < WIRE_UNDECIDED_BYTES ? WIRE_UNDECIDED_BYTES - c->captured[d] : 0;
+        e->head = e->len < left ? e->len : left;
+        if (e->head < e->len)
+            e->hole = WIRE_HOLE_LIMIT;
+        c->captured[d] += e->head;
+    } else if (c->mode == WIRE_BYTES) {
+        e->head = e->len < c->head[d] ? e->len : c->head[d];
+        if (e->head < e->len)
+            e->tail = c->tail[d];
+    }
+    if (e->head > WIRE_HEAD_MAX)
+        e->head = WIRE_HEAD_MAX;
+}
+
+/* Stream position before this call, from the socket's own counters; what they jumped over is a hole. */
+static __always_inline void set_position(struct event *e, struct sock *sk)
+{
+    struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+    struct conn *c = e->c;
+    u32 d = e->dir & 1, seq = 0;
+    if (tp)
+        seq = e->dir == WIRE_SEND ? tp->write_seq : tp->copied_seq;
+    if (tp && c->has_seq[d]) {
+        u32 moved = seq - c->seq[d];
+        /* A FIN that was read counts one; two threads may end their calls in the other order. */
+        if (moved >= e->len && moved - e->len > 1 && moved - e->len < 1u << 30)
+            c->pos[d] += moved - e->len;
+    }
+    c->seq[d] = seq;
+    c->has_seq[d] = tp != NULL;
+    e->pos = c->pos[d];
+    c->pos[d] += e->len;
+    e->first = e->now;
+    if (e->dir == WIRE_SEND && tp) {
+        u64 first = tp->first_tx_mstamp * 1000;
+        if (first > e->now)
+            first = e->now;
+        e->first = first < c->end_ns[d] ? c->end_ns[d] : first;
+        if (e->first > e->now)
+            e->first = e->now;
+    }
+    c->end_ns[d] = e->now;
+}
+
+static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
+{
+    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    if (ret <= 0 || !is_selected(tgid) || !is_tcp(sk))
+        return 0;
+    if (dir == WIRE_RECV && (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)))
+        return 0; /* not bytes of the stream */
+    struct conn *c = conn_get(sk);
+    if (!c)
+        c = conn_new(sk, WIRE_ROLE_UNKNOWN, false);
+    if (!c)
+        return 0;
+    struct event e = {.c = c, .now = bpf_ktime_get_ns(), .len = (u32)ret, .dir = dir};
+    struct source s = {0};
+    set_position(&e, sk);
+    count(dir == WIRE_SEND ? WIRE_PASSED_SEND : WIRE_PASSED_RECV, e.len);
+    if (c->mode == WIRE_NOTHING)
+        return 0;
+    announce(c, sk, e.now);
+    set_wanted(&e);
+    if (c->mode == WIRE_NOTHING)
+        return 0;
+    if (e.head) {
+        if (dir == WIRE_RECV && (flags & MSG_TRUNC))
+            s.hole = WIRE_HOLE_TRUNCATED;
+        else
+            find_source(&s, sk, dir);
+        if (s.hole)
+            e.hole = s.hole;
+    }
+    if (e.head && !s.hole)
+        send_bytes(&e, &s);
+    else
+        send_length(&e);
+    return 0;
+}
+
+/*
+ * Since 6.3 (sendfile: 6.5). Why these: the typed socket and the real return value, for every way a
+ * program can send and receive, kTLS and MPTCP included, and nothing on calls that are no sockets.
+ */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(tr_send_length, struct sock *sk, int ret, int flags)
+{
+    return on_bytes(sk, ret, flags, WIRE_SEND);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(tr_recv_length, struct sock *sk, int ret, int flags)
+{
+    return on_bytes(sk, ret, flags, WIRE_RECV);
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The contract between kernel and user space: records in the rings, keys and values of maps. Every
+ * struct has explicit padding and a size that both sides assert. Times are CLOCK_MONOTONIC in ns.
+ */
+#ifndef TAILRACE_WIRE_H
+#define TAILRACE_WIRE_H
+
+#ifndef __bpf__
+#include <stdint.h>
+typedef uint8_t wire_u8;
+typedef uint16_t wire_u16;
+typedef uint32_t wire_u32;
+typedef uint64_t wire_u64;
+#else
+typedef unsigned char wire_u8;
+typedef unsigned short wire_u16;
+typedef unsigned int wire_u32;
+typedef unsigned long long wire_u64;
+#endif
+
+#define WIRE_ASSERT(type, n) _Static_assert(sizeof(struct type) == (n), #type)
+
+enum wire_type { WIRE_OPEN = 1, WIRE_DATA, WIRE_CLOSE, WIRE_EXEC, WIRE_FORK, WIRE_EXIT };
+
+enum wire_role { WIRE_ROLE_UNKNOWN, WIRE_ROLE_CLIENT, WIRE_ROLE_SERVER };
+enum wire_dir { WIRE_SEND, WIRE_RECV };
+enum wire_layer { WIRE_LAYER_SOCKET, WIRE_LAYER_TLS };
+
+/* Why bytes of a record have no content. */
+enum wire_hole {
+    WIRE_HOLE_NONE,      /* not asked for */
+    WIRE_HOLE_NO_BUFFER, /* no user buffer could be told: sendfile, io_uring, kernel threads */
+    WIRE_HOLE_FAULT,     /* the buffer could not be read */
+    WIRE_HOLE_TRUNCATED, /* MSG_TRUNC */
+    WIRE_HOLE_LIMIT,     /* undecided for too long */
+};
+
+/* What is captured of a connection's bytes. */
+enum wire_mode { WIRE_UNDECIDED, WIRE_BYTES, WIRE_LENGTHS, WIRE_NOTHING };
+
+#define WIRE_UNDECIDED_BYTES (64u << 10) /* of a direction, while nobody has decided */
+#define WIRE_HEAD_MAX 16384u
+#define WIRE_TAIL_MAX 16u
+#define WIRE_ARGV 256
+#define WIRE_PATH 256
+
+/* In front of every record. */
+struct wire_head {
+    wire_u16 type, cpu;
+    wire_u32 len; /* of the record with this head */
+    wire_u64 time_ns;
+};
+WIRE_ASSERT(wire_head, 16);
+
+/* A connection, before its first data record that was delivered. */
+struct wire_open {
+    struct wire_head h;
+    wire_u64 cookie, cgroup;
+    wire_u64 first_pos[2];
+    wire_u8 local[16], peer[16];
+    wire_u16 local_port, peer_port, listener_port;
+    wire_u8 family, role;
+    wire_u32 netns, tgid;
+    wire_u8 joined, pad[7];
+};
+WIRE_ASSERT(wire_open, 104);
+
+struct wire_data {
+    struct wire_head h; /* time: when the call was over */
+    wire_u64 cookie, ssl;
+    wire_u64 first_ns;
+    wire_u64 pos, other_pos; /* of the first byte; of the other direction now */
+    wire_u32 bytes;          /* of the stream */
+    wire_u32 head, tail;     /* that follow */
+    wire_u32 tgid, tid, generation;
+    wire_u8 layer, dir, hole, lost_before;
+    wire_u32 pad;
+};
+WIRE_ASSERT(wire_data, 88);
+
+struct wire_close {
+    struct wire_head h;
+    wire_u64 cookie;
+    wire_u64 pos[2];
+};
+WIRE_ASSERT(wire_close, 40);
+
+struct wire_exec {
+    struct wire_head h;
+    wire_u64 start_ns, cgroup, inode;
+    wire_u32 tgid, parent, argv_len, path_len;
+    char path[WIRE_PATH];
+    char argv[WIRE_ARGV];
+};
+WIRE_ASSERT(wire_exec, 56 + WIRE_PATH + WIRE_ARGV);
+
+struct wire_process { /* fork, exit */
+    struct wire_head h;
+    wire_u64 cgroup;
+    wire_u32 tgid, parent;
+};
+WIRE_ASSERT(wire_process, 32);
+
+/* Value of the verdict map, by cookie. */
+struct wire_verdict {
+    wire_u32 mode; /* enum wire_mode */
+    wire_u32 head[2], tail[2];
+    wire_u32 pad;
+};
+WIRE_ASSERT(wire_verdict, 24);
+
+struct wire_listener { /* key: who listens where */
+    wire_u32 netns;
+    wire_u16 port, pad;
+};
+WIRE_ASSERT(wire_listener, 8);
+
+/* Counters of the kernel side, one array entry each, per CPU. */
+enum wire_counter {
+    WIRE_LOST_RECORDS,
+    WIRE_LOST_BYTES,       /* stream bytes of records that the ring had no room for */
+    WIRE_LOST_CONTROL,     /* process records */
+    WIRE_NO_COOKIE,        /* events of sockets without identity */
+    WIRE_NO_STATE,         /* connection state could not be made */
+    WIRE_PASSED_SEND, WIRE_PASSED_RECV, /* stream bytes of observed connections */
+    WIRE_COUNTERS,
+};
+
+#endif
