@@ -93,8 +93,7 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
     r->family = (u8)sk->__sk_common.skc_family;
     r->role = c->role;
     r->joined = c->joined;
-    r->first_pos[0] = c->pos[0];
-    r->first_pos[1] = c->pos[1];
+    /* Counting began at 0 with the state: what was lost before this record is a gap in positions. */
     r->local_port = sk->__sk_common.skc_num;
     r->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
     r->listener_port = c->listener_port;

@@ -36,7 +36,7 @@ int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)
         return 0;
     if (new == TCP_LISTEN)
         note_listener(sk, true);
-    else if (old == TCP_LISTEN)
+    else if (old == TCP_LISTEN && new == TCP_CLOSE) /* a child is cloned in LISTEN, too */
         note_listener(sk, false);
     else if (new == TCP_SYN_SENT && is_selected(bpf_get_current_pid_tgid() >> 32))
         conn_new(sk, WIRE_ROLE_CLIENT, false);

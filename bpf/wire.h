@@ -21,7 +21,7 @@ typedef unsigned long long wire_u64;
 
 #define WIRE_ASSERT(type, n) _Static_assert(sizeof(struct type) == (n), #type)
 
-enum wire_type { WIRE_OPEN = 1, WIRE_DATA, WIRE_CLOSE, WIRE_EXEC, WIRE_FORK, WIRE_EXIT };
+enum wire_record { WIRE_OPEN = 1, WIRE_DATA, WIRE_CLOSE, WIRE_EXEC, WIRE_FORK, WIRE_EXIT };
 
 enum wire_role { WIRE_ROLE_UNKNOWN, WIRE_ROLE_CLIENT, WIRE_ROLE_SERVER };
 enum wire_dir { WIRE_SEND, WIRE_RECV };

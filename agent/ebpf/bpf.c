@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel as a source of records: loads and attaches the BPF object, drains its rings, writes its
+ * maps. The only file that knows libbpf.
+ */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/ebpf/source.h"
+#include "bpf/wire.h"
+#include "common/base/log.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#include "bpf/tailrace.skel.h"
+#pragma GCC diagnostic pop
+
+#define BPF_LOG (&(struct log_ctx){.component = "ebpf"})
+#define SOURCE_MAGIC 0x42504653u
+enum { MAX_LISTENERS = 8192 };
+
+struct source {
+    unsigned magic;
+    struct tailrace *skel;
+    struct ring_buffer *data, *control;
+    struct capture *capture; /* of the drain that is under way */
+    struct recording *recording;
+    size_t drained;
+    bool selects_exes;
+    uint64_t counters[WIRE_COUNTERS];
+};
+
+/* ---- records ---- */
+
+static const enum hole holes[] = {
+    [WIRE_HOLE_NONE] = HOLE_NONE,           [WIRE_HOLE_NO_BUFFER] = HOLE_NO_BUFFER,
+    [WIRE_HOLE_FAULT] = HOLE_FAULT,         [WIRE_HOLE_TRUNCATED] = HOLE_TRUNCATED,
+    [WIRE_HOLE_LIMIT] = HOLE_LIMIT,
+};
+
+static const enum role roles[] = {
+    [WIRE_ROLE_UNKNOWN] = ROLE_UNKNOWN,
+    [WIRE_ROLE_CLIENT] = ROLE_CLIENT,
+    [WIRE_ROLE_SERVER] = ROLE_SERVER,
+};
+
+static void on_open(struct source *s, const struct wire_open *w)
+{
+    struct open_record r = {
+        .cookie = w->cookie,
+        .time_ns = w->h.time_ns,
+        .cgroup = w->cgroup,
+        .family = w->family,
+        .role = w->role < ARRAY_LEN(roles) ? roles[w->role] : ROLE_UNKNOWN,
+        .local.port = w->local_port,
+        .peer.port = w->peer_port,
+        .netns = w->netns,
+        .tgid = w->tgid,
+        .listener_port = w->listener_port,
+        .joined = w->joined,
+        .first_pos = {w->first_pos[WIRE_SEND], w->first_pos[WIRE_RECV]},
+    };
+    memcpy(r.local.address, w->local, sizeof(r.local.address));
+    memcpy(r.peer.address, w->peer, sizeof(r.peer.address));
+    capture_open(s->capture, &r);
+    if (s->recording)
+        recording_open_record(s->recording, &r);
+}
+
+static void on_data(struct source *s, const struct wire_data *w, size_t size)
+{
+    if (sizeof(*w) + w->head + w->tail > size)
+        return;
+    struct data_record r = {
+        .cookie = w->cookie,
+        .ssl = w->ssl,
+        .first_ns = w->first_ns,
+        .end_ns = w->h.time_ns,
+        .pos = w->pos,
+        .other_pos = w->other_pos,
+        .len = w->bytes,
+        .head = w->head,
+        .tail = w->tail,
+        .bytes = (const uint8_t *)(w + 1),
+        .tgid = w->tgid,
+        .tid = w->tid,
+        .generation = w->generation,
+        .layer = w->layer == WIRE_LAYER_TLS ? LAYER_TLS : LAYER_SOCKET,
+        .dir = w->dir == WIRE_SEND ? DIR_SEND : DIR_RECEIVE,
+        .hole = w->hole < ARRAY_LEN(holes) ? holes[w->hole] : HOLE_NO_BUFFER,
+        .lost_before = w->lost_before,
+    };
+    capture_data(s->capture, &r);
+    if (s->recording)
+        recording_data(s->recording, &r);
+}
+
+static void on_close(struct source *s, const struct wire_close *w)
+{
+    struct close_record r = {.cookie = w->cookie,
+                             .time_ns = w->h.time_ns,
+                             .pos = {w->pos[WIRE_SEND], w->pos[WIRE_RECV]},
+                             .has_pos = true};
+    capture_close(s->capture, &r);
+    if (s->recording)
+        recording_close_record(s->recording, &r);
+}
+
+/* User space's judgement of an executable is remembered in the kernel by its inode. */
+static void judge_executable(struct source *s, const struct wire_exec *w)
+{
+    struct process *p = processes_get(&s->capture->processes, w->tgid);
+    uint8_t yes = p && p->selected;
+    if (!s->selects_exes || !p)
+        return;
+    bpf_map__update_elem(s->skel->maps.executables, &w->inode, sizeof(w->inode), &yes, sizeof(yes),
+                         BPF_ANY);
+    if (yes)
+        bpf_map__update_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), &yes, sizeof(yes),
+                             BPF_EXIST);
+    else
+        bpf_map__delete_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), 0);
+}
+
+static void on_exec(struct source *s, const struct wire_exec *w)
+{
+    struct exec_record r = {
+        .tgid = w->tgid,
+        .parent = w->parent,
+        .time_ns = w->h.time_ns,
+        .start_ns = w->start_ns,
+        .cgroup = w->cgroup,
+        .inode = w->inode,
+        .path = str_make(w->path, MIN(w->path_len, (uint32_t)WIRE_PATH)),
+        .argv = str_make(w->argv, MIN(w->argv_len, (uint32_t)WIRE_ARGV)),
+    };
+    capture_exec(s->capture, &r);
+    judge_executable(s, w);
+    if (s->recording)
+        recording_exec(s->recording, &r);
+}
+
+static void on_process(struct source *s, const struct wire_process *w)
+{
+    if (w->h.type == WIRE_FORK) {
+        struct fork_record r = {w->tgid, w->parent, w->h.time_ns, w->cgroup};
+        capture_fork(s->capture, &r);
+        if (s->recording)
+            recording_fork(s->recording, &r);
+    } else {
+        struct exit_record r = {w->tgid, w->h.time_ns};
+        capture_exit(s->capture, &r);
+        if (s->recording)
+            recording_exit(s->recording, &r);
+    }
+}
+
+static int on_record(void *arg, void *data, size_t size)
+{
+    struct source *s = CAST_OBJ(struct source, arg, SOURCE_MAGIC);
+    const struct wire_head *h = data;
+    s->drained++;
+    switch (h->type) {
+    case WIRE_OPEN:
+        on_open(s, data);
+        break;
+    case WIRE_DATA:
+        on_data(s, data, size);
+        break;
+    case WIRE_CLOSE:
+        on_close(s, data);
+        break;
+    case WIRE_EXEC:
+        on_exec(s, data);
+        break;
+    case WIRE_FORK:
+    case WIRE_EXIT:
+        on_process(s, data);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+/* ---- start ---- */
+
+static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+    char line[512];
+    if (level == LIBBPF_WARN && log_min() <= LOG_DEBUG) {
+        vsnprintf(line, sizeof(line), fmt, ap);
+        log_debug(BPF_LOG, "%s", line);
+    }
+    return 0;
+}
+
+static uint32_t ring_size(uint64_t bytes)
+{
+    uint32_t n = 1 << 16;
+    while (n < bytes && n < 1u << 30)
+        n <<= 1; /* a power of two of pages */
+    return n;
+}
+
+static int fill_ports(struct source *s, const struct selection *sel)
+{
+    uint8_t yes = 1;
+    for (size_t i = 0; i < sel->n_ports; i++)
+        bpf_map__update_elem(s->skel->maps.ports, &sel->ports[i], sizeof(sel->ports[i]), &yes,
+                             sizeof(yes), BPF_ANY);
+    return 0;
+}
+
+/* Listeners that were there before us, from this network namespace's tables. */
+static void fill_listeners(struct source *s)
+{
+    static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6"};
+    struct stat st;
+    uint32_t netns = stat("/proc/self/ns/net", &st) == 0 ? (uint32_t)st.st_ino : 0, one = 1;
+    char line[512];
+    for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
+        FILE *f = fopen(tables[i], "re");
+        while (f && fgets(line, sizeof(line), f)) {
+            unsigned port, state;
+            char *local = strchr(line, ':'), *colon = local ? strchr(local + 1, ':') : NULL;
+            if (!colon || sscanf(colon + 1, "%4X %*s %2X", &port, &state) != 2 || state != 0x0A)
+                continue;
+            struct wire_listener key = {.netns = netns, .port = (uint16_t)port};
+            bpf_map__update_elem(s->skel->maps.listeners, &key, sizeof(key), &one, sizeof(one),
+                                 BPF_NOEXIST);
+        }
+        if (f)
+            fclose(f);
+    }
+}
+
+static int load(struct source *s, const struct source_config *c, struct err *e)
+{
+    const struct selection *sel = c->selection;
+    s->skel = tailrace__open();
+    if (!s->skel)
+        return err_set(e, -errno, "BPF object: %s", strerror(errno));
+    s->skel->rodata->self_tgid = sel->self;
+    s->skel->rodata->select_all = sel->all;
+    s->skel->rodata->select_unknown = sel->n_exes > 0;
+    s->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;
+    bpf_map__set_max_entries(s->skel->maps.data_ring, ring_size(c->ring_bytes));
+    bpf_map__set_max_entries(s->skel->maps.control_ring, ring_size(c->control_ring_bytes));
+    int r = tailrace__load(s->skel);
+    if (r)
+        return err_set(e, r, "BPF programs not loaded: %s (needs root or CAP_BPF and CAP_PERFMON, "
+                             "kernel 6.3 or later)", strerror(-r));
+    fill_ports(s, sel);
+    fill_listeners(s);
+    r = tailrace__attach(s->skel);
+    return r ? err_set(e, r, "BPF programs not attached: %s", strerror(-r)) : 0;
+}
+
+int source_open(struct source **out, const struct source_config *c, struct err *e)
+{
+    struct source *s = xcalloc(1, sizeof(*s));
+    SET_MAGIC(s, SOURCE_MAGIC);
+    if (c->tier != TIER_AUTO && c->tier != TIER_SOCK_LENGTH) {
+        source_close(&s);
+        return err_set(e, -ENOTSUP, "capture_tier: only sock_length is in this build");
+    }
+    libbpf_set_print(quiet);
+    s->selects_exes = c->selection->n_exes > 0;
+    int r = load(s, c, e);
+    if (r == 0) {
+        s->data = ring_buffer__new(bpf_map__fd(s->skel->maps.data_ring), on_record, s, NULL);
+        s->control = ring_buffer__new(bpf_map__fd(s->skel->maps.control_ring), on_record, s, NULL);
+        if (!s->data || !s->control)
+            r = err_set(e, -errno, "ring buffer: %s", strerror(errno));
+    }
+    if (r) {
+        source_close(&s);
+        return r;
+    }
+    *out = s;
+    return 0;
+}
+
+void source_close(struct source **sp)
+{
+    struct source *s = *sp;
+    if (!s)
+        return;
+    CHECK_OBJ(s, SOURCE_MAGIC);
+    ring_buffer__free(s->data);
+    ring_buffer__free(s->control);
+    tailrace__destroy(s->skel);
+    CLEAR_MAGIC(s);
+    free(s);
+    *sp = NULL;
+}
+
+const char *source_tier(const struct source *s)
+{
+    (void)s;
+    return "sock_length";
+}
+
+int source_fd(const struct source *s)
+{
+    return ring_buffer__epoll_fd(s->data);
+}
+
+/* ---- running ---- */
+
+void source_drain_control(struct source *s, struct capture *c, struct recording *rec)
+{
+    s->capture = c;
+    s->recording = rec;
+    ring_buffer__consume(s->control);
+}
+
+size_t source_drain(struct source *s, struct capture *c, struct recording *rec)
+{
+    s->drained = 0;
+    source_drain_control(s, c, rec);
+    ring_buffer__consume(s->data);
+    return s->drained;
+}
+
+static const uint32_t modes[] = {
+    [CAPTURE_UNDECIDED] = WIRE_UNDECIDED,
+    [CAPTURE_BYTES] = WIRE_BYTES,
+    [CAPTURE_LENGTHS] = WIRE_LENGTHS,
+    [CAPTURE_NOTHING] = WIRE_NOTHING,
+};
+
+void source_verdicts(struct source *s, const struct capture_verdict *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct wire_verdict w = {.mode = modes[v[i].mode],
+                                 .head = {v[i].head[DIR_SEND], v[i].head[DIR_RECEIVE]},
+                                 .tail = {v[i].tail[DIR_SEND], v[i].tail[DIR_RECEIVE]}};
+        bpf_map__update_elem(s->skel->maps.verdicts, &v[i].cookie, sizeof(v[i].cookie), &w,
+                             sizeof(w), BPF_ANY);
+    }
+}
+
+void source_select(struct source *s, const struct process *p)
+{
+    uint8_t value = p->selected && !p->ours;
+    if (value)
+        bpf_map__update_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), &value,
+                             sizeof(value), BPF_ANY);
+    else
+        bpf_map__delete_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), 0);
+}
+
+/* Sums over CPUs; losses are told as they grow. */
+static void read_counters(struct source *s)
+{
+    int cpus = libbpf_num_possible_cpus();
+    uint64_t *values = xcalloc((size_t)MAX(cpus, 1), sizeof(*values));
+    uint64_t lost_before = s->counters[WIRE_LOST_RECORDS];
+    for (uint32_t k = 0; k < WIRE_COUNTERS && cpus > 0; k++) {
+        uint64_t sum = 0;
+        if (bpf_map__lookup_elem(s->skel->maps.counters, &k, sizeof(k), values,
+                                 (size_t)cpus * sizeof(*values), 0))
+            continue;
+        for (int i = 0; i < cpus; i++)
+            sum += values[i];
+        s->counters[k] = sum;
+    }
+    free(values);
+    if (s->counters[WIRE_LOST_RECORDS] > lost_before)
+        log_warn(BPF_LOG, "ring full: %llu records lost so far, %llu bytes of streams",
+                 (unsigned long long)s->counters[WIRE_LOST_RECORDS],
+                 (unsigned long long)s->counters[WIRE_LOST_BYTES]);
+}
+
+void source_tick(struct source *s, struct capture *c, uint64_t now_ns)
+{
+    (void)c;
+    (void)now_ns;
+    read_counters(s);
+}
