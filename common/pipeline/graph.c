@@ -77,6 +77,14 @@ static void need_account(struct node *n, enum signal s)
         n->account[s] = ledger_account(&n->in, s);
 }
 
+/* A receiver keeps books of all that it may make, also where no pipeline takes it. */
+static void need_all_accounts(struct node *n)
+{
+    for (unsigned s = 0; s < SIGNAL_COUNT; s++)
+        if (n->in.component->signals & SIGNAL_BIT(s))
+            need_account(n, (enum signal)s);
+}
+
 static void connect(struct node *from, struct node *to, enum signal s)
 {
     struct edges *out = &from->out[s];
@@ -145,6 +153,7 @@ static void connect_sources(struct graph *g, const struct config_pipeline *p, st
         if (cc) {
             struct identity w = {KIND_RECEIVER, cc->id, NULL, 0, 0};
             struct node *n = add_node(g, cc, &w);
+            need_all_accounts(n);
             if (first)
                 connect(n, first, p->signal);
             else
