@@ -11,6 +11,7 @@
 
 #include "agent/ebpf/capture_metrics.h"
 #include "agent/ebpf/receiver_options.h"
+#include "agent/ebpf/listeners.h"
 #include "agent/ebpf/source.h"
 #include "common/base/clock.h"
 #include "common/pipeline/node.h"
@@ -170,6 +171,13 @@ static void watch(struct receiver *r)
     uv_poll_start(r->poll, UV_READABLE, on_readable);
 }
 
+static void on_listener(void *arg, uint32_t tgid)
+{
+    struct receiver *r = CAST_OBJ(struct receiver, arg, RECEIVER_MAGIC);
+
+    processes_select_listener(&r->capture.processes, tgid);
+}
+
 static int ebpf_start(struct instance *in, struct err *e)
 {
     struct receiver *r = CAST_OBJ(struct receiver, in->self, RECEIVER_MAGIC);
@@ -191,6 +199,7 @@ static int ebpf_start(struct instance *in, struct err *e)
     if (res)
         return res;
     r->is_capturing = true;
+    listeners_scan(r->capture.processes.proc, &r->capture.options.selection, on_listener, r);
     processes_scan(&r->capture.processes, on_scanned, r);
     log_info(&in->log, "capturing by tier %s", source_tier(r->source));
     r->timer = loop_timer_new(loops_get(0), on_timer, r);

@@ -1,0 +1,162 @@
+"""Capture on this host's kernel: real nginx and curl, nothing changed in them."""
+
+import collections
+import os
+import subprocess
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from harness.gateway import TELEMETRY, Gateway
+from harness.process import Child
+from harness.wait import accepts, free_ports, stable, wait_until
+
+pytestmark = pytest.mark.root
+
+AGENT = """
+receivers:
+  ebpf: {{{selection}}}
+exporters:
+  otlp_grpc:
+    endpoint: 127.0.0.1:{sink}
+    tls: {{insecure: true}}
+service:
+  pipelines:
+    traces: {{receivers: [ebpf], exporters: [otlp_grpc]}}
+""" + TELEMETRY
+
+NGINX = """
+user root;
+worker_processes 2;
+daemon off;
+pid {dir}/pid;
+error_log {dir}/error.log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {dir}/body;
+  proxy_temp_path {dir}/proxy;
+  fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi;
+  scgi_temp_path {dir}/scgi;
+  keepalive_requests 100000;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ return 200 "hello\\n"; }}
+    location /missing {{ return 404 "no\\n"; }}
+    location /broken {{ return 503 "sorry\\n"; }}
+    location /file {{ root {dir}; sendfile on; }}
+  }}
+}}
+"""
+
+
+def may_capture():
+    return os.geteuid() == 0 and os.path.exists("/sys/kernel/btf/vmlinux")
+
+
+@pytest.fixture(autouse=True)
+def needs_bpf():
+    if not may_capture():
+        pytest.skip("missing capability: root with CAP_BPF and kernel BTF")
+
+
+@pytest.fixture
+def nginx(tmp_path):
+    (port,) = free_ports(1)
+    folder = tmp_path / "nginx"
+    (folder / "file").mkdir(parents=True)
+    folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    (folder / "file" / "big").write_bytes(b"x" * 300_000)
+    conf = folder / "nginx.conf"
+    conf.write_text(NGINX.format(dir=folder, port=port))
+    child = Child(["nginx", "-e", folder / "error.log", "-c", conf], tmp_path / "nginx.log")
+    child.port = port
+    wait_until(lambda: accepts(port), what="nginx accepts")
+    yield child
+    child.stop()
+
+
+@pytest.fixture
+def agent(tmp_path, sink):
+    started = []
+
+    def start(selection):
+        a = Gateway(tmp_path, AGENT, name=f"agent{len(started)}", binary="tailrace-agent",
+                    selection=selection, sink=sink.grpc_port)
+        started.append(a)
+        a.child.wait_log("Everything is ready")
+        return a
+
+    yield start
+    for a in started:
+        if a.child.alive():
+            assert a.stop() == 0, a.child.log()[-4000:]
+
+
+def attributes(span):
+    out = {}
+    for a in span.attributes:
+        which = a.value.WhichOneof("value")
+        out[a.key] = getattr(a.value, which) if which else None
+    return out
+
+
+def spans_of(sink, kind=None):
+    spans = [Span.FromString(s) for s in sink.spans()]
+    return [s for s in spans if kind is None or s.kind == kind]
+
+
+def test_requests_are_server_spans(agent, nginx, sink):
+    """Keep-alive, 8 clients in parallel: as many spans as requests, none twice, none missing."""
+    agent(f"port: [{nginx.port}]")
+    n, url = 4000, f"http://127.0.0.1:{nginx.port}"
+    load = subprocess.run(["ab", "-q", "-k", "-c", "8", "-n", str(n), f"{url}/load?q=1"],
+                          capture_output=True, text=True, timeout=60)
+    assert "Complete requests:      4000" in load.stdout, load.stdout + load.stderr
+    wait_until(lambda: sink.span_count() >= n, 30, f"{n} spans")
+    assert stable(sink.span_count) == n
+    spans = spans_of(sink)
+    assert {s.kind for s in spans} == {Span.SPAN_KIND_SERVER}
+    assert len({s.span_id for s in spans}) == n
+    kinds = collections.Counter(
+        (a["http.request.method"], a["url.path"], a["http.response.status_code"], a["server.port"],
+         a["http.response.body.size"]) for a in map(attributes, spans))
+    assert kinds == {("GET", "/load", 200, nginx.port, 6): n}
+    assert all(s.start_time_unix_nano <= s.end_time_unix_nano for s in spans)
+
+
+def test_status_and_body_sizes(agent, nginx, sink):
+    agent(f"port: [{nginx.port}]")
+    url = f"http://127.0.0.1:{nginx.port}"
+    for args in (["/missing"], ["/broken"], ["/file/big"], ["-X", "POST", "-d", "y" * 5000, "/post"],
+                 ["-I", "/head"]):
+        subprocess.run(["curl", "-s", "-o", "/dev/null", *args[:-1], url + args[-1]], check=True,
+                       timeout=20)
+    wait_until(lambda: sink.span_count() >= 5, 20, "5 spans")
+    by_path = {attributes(s)["url.path"]: (s, attributes(s)) for s in spans_of(sink)}
+    assert by_path["/missing"][1]["http.response.status_code"] == 404
+    assert by_path["/missing"][0].status.code == 0
+    assert by_path["/broken"][1]["http.response.status_code"] == 503
+    assert by_path["/broken"][0].status.code == 2
+    assert by_path["/file/big"][1]["http.response.body.size"] == 300_000
+    assert by_path["/post"][1]["http.request.body.size"] == 5000
+    assert by_path["/post"][1]["http.request.method"] == "POST"
+    assert by_path["/head"][1]["http.request.method"] == "HEAD"
+
+
+def test_short_lived_clients(agent, nginx, sink):
+    """300 curl processes, one after the other: 300 client spans, named."""
+    agent("exe: ['*/curl']")
+    n = 300
+    for i in range(n):
+        subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{nginx.port}/c{i}"],
+                       check=True, timeout=20)
+    wait_until(lambda: sink.span_count() >= n, 30, f"{n} spans")
+    assert stable(sink.span_count) == n
+    spans = spans_of(sink, Span.SPAN_KIND_CLIENT)
+    assert {attributes(s)["url.path"] if "url.path" in attributes(s) else attributes(s)["url.full"].split(str(nginx.port))[1]
+            for s in spans} == {f"/c{i}" for i in range(n)}
+    resources = {r for r, _, _ in sink.records()}
+    assert all(b"curl" in r for r in resources)
