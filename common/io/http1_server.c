@@ -12,12 +12,16 @@
 #include "common/io/http1.h"
 #include "common/io/http_conn.h"
 
+enum { MAX_DISCARDED = 64 << 20 };
+
 struct http1 {
     struct buf in; /* received and not used yet */
     size_t used;
     struct http_exchange *x;
     struct http1_chunked chunked;
     bool is_chunked, keep_alive, is_reading_body, is_working;
+    bool discards; /* answered early: what still comes is thrown away */
+    uint64_t discarded;
     uint64_t left; /* of a body with content-length */
 };
 
@@ -102,6 +106,13 @@ static void http1_respond(struct http_exchange *x, const struct http_response *r
     int r = answer(c, resp, keep, str_is(x->r.method, "HEAD"));
     http_exchange_free(&x);
     h->x = NULL;
+    if (r == 0 && h->is_reading_body && !c->is_going) {
+        /* Closing now would reset the connection before the peer has read the answer (RFC 9112 §9.6). */
+        h->discards = true;
+        c->is_lingering = true;
+        stream_resume(c->stream);
+        return;
+    }
     if (r || !keep) {
         http_conn_end(c);
         return;
@@ -251,6 +262,10 @@ static int work(struct http_conn *c)
 static int http1_read(struct http_conn *c, const uint8_t *p, size_t n)
 {
     struct http1 *h = c->state;
+    if (h->discards) {
+        h->discarded += n;
+        return h->discarded > MAX_DISCARDED ? -E2BIG : 0;
+    }
     buf_add(&h->in, p, n);
     if (buf_error(&h->in))
         return fail(c, 400);
@@ -273,7 +288,7 @@ static void http1_admitted(struct http_exchange *x)
 static void http1_resumed(struct http_conn *c)
 {
     struct http1 *h = c->state;
-    if (h->x)
+    if (h->x || h->discards)
         return;
     stream_resume(c->stream);
     if (h->in.n > h->used && work(c) < 0)

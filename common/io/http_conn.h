@@ -75,6 +75,7 @@ struct http_conn {
     uint8_t first[32]; /* bytes before the protocol is known */
     size_t n_first;
     bool is_going, is_closing;
+    bool is_lingering; /* answered for good; open only so that the peer can read the answer */
     uint64_t touched_ns;
     struct task free_task;
 };

@@ -14,7 +14,7 @@
 #include "common/base/log.h"
 #include "common/io/http_conn.h"
 
-enum { TICK_MS = 20, WAIT_FOR_MEMORY_MS = 1000, STALLED_MS = 10000, BACKLOG = 1024, UNKNOWN_STEP = 64 << 10 };
+enum { TICK_MS = 20, WAIT_FOR_MEMORY_MS = 1000, STALLED_MS = 10000, LINGER_MS = 1000, BACKLOG = 1024, UNKNOWN_STEP = 64 << 10 };
 #define SERVER_MAGIC 0x48545356u
 
 struct http_server {
@@ -367,6 +367,8 @@ static struct http_conn *find_stalled(struct http_loop_state *home, uint64_t now
             if (partial && now - x->touched_ns > STALLED_MS * NS_PER_MS)
                 return c;
         }
+        if (c->is_lingering && now - c->touched_ns > LINGER_MS * NS_PER_MS)
+            return c;
         if (home->server->config.idle_timeout_ms && list_is_empty(&c->exchanges) &&
             now - c->touched_ns > home->server->config.idle_timeout_ms * NS_PER_MS)
             return c;

@@ -65,13 +65,15 @@ static void add_json_string(struct buf *out, struct str s)
 
 static void add_double(struct buf *out, double d)
 {
-    char text[40];
+    char text[64];
     if (!isfinite(d)) {
         buf_add_cstr(out, isnan(d) ? "NaN" : d > 0 ? "+Inf" : "-Inf");
         return;
     }
-    for (int digits = 1; digits <= 17; digits++) { /* the shortest that reads back the same */
-        snprintf(text, sizeof(text), "%.*g", digits, d);
+    /* The shortest text that reads back the same; plain digits where JSON has them so. */
+    bool plain = d == 0 || (fabs(d) >= 1e-6 && fabs(d) < 1e21);
+    for (int digits = 0; digits <= 24; digits++) {
+        snprintf(text, sizeof(text), plain ? "%.*f" : "%.*g", digits, d);
         if (strtod(text, NULL) == d)
             break;
     }
