@@ -194,7 +194,8 @@ static int on_record(void *arg, void *data, size_t size)
 
 /* ---- start ---- */
 
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
+                                                       const char *fmt, va_list ap)
 {
     char line[512];
     if (level == LIBBPF_WARN && log_min() <= LOG_DEBUG) {

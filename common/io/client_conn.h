@@ -43,7 +43,7 @@ struct http_client {
     bool is_pumping;
 };
 
-extern const struct client_proto h2_client_proto;
+extern const struct client_proto h2_client_proto, http1_client_proto;
 
 /* For the protocols. The call is answered: result is filled, done is called, the call forgotten. */
 void client_call_done(struct http_call *call, int error, const char *why);

@@ -331,7 +331,7 @@ int http_client_new(struct http_client **out, struct loop *l, const struct http_
     client->config = *c;
     client->endpoint = xstrdup(c->endpoint);
     client->authority = xstrdup(c->authority ? c->authority : c->endpoint);
-    client->proto = &h2_client_proto;
+    client->proto = c->is_h2 ? &h2_client_proto : &http1_client_proto;
     client->config.max_conns = c->is_h2 ? 1 : c->max_conns ? c->max_conns : DEFAULT_CONNS;
     list_init(&client->conns);
     list_init(&client->waiting);

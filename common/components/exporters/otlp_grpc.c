@@ -10,9 +10,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/utsname.h>
 
 #include "common/base/clock.h"
+#include "common/components/exporters/client_pool.h"
 #include "common/io/grpc.h"
 #include "common/otlp/encode.h"
 
@@ -52,13 +52,9 @@ struct otlp_grpc {
     unsigned magic;
     _Atomic unsigned refs;
     struct queue *queue;
-    struct client_endpoint endpoint;
-    struct tls_context *tls;
-    char *authority;
+    struct client_pool pool;
+    struct client_headers headers;
     enum client_compression compression;
-    struct http_client **clients; /* by loop, each made and used there */
-    struct http_call_header *headers;
-    unsigned n_headers;
 };
 
 struct attempt {
@@ -67,39 +63,16 @@ struct attempt {
     struct queue_request *request;
 };
 
-/* ---- headers ---- */
-
-static const char *default_user_agent(void)
-{
-    static char text[128];
-    struct utsname u;
-    if (!text[0])
-        snprintf(text, sizeof(text), "Tailrace (%s)", uname(&u) == 0 ? u.machine : "unknown");
-    return text;
-}
-
-static void add_header(struct otlp_grpc *self, const char *name, const char *value)
-{
-    struct http_call_header *h = &self->headers[self->n_headers++];
-    char *lower = xstrdup(name);
-    for (char *p = lower; *p; p++)
-        if (*p >= 'A' && *p <= 'Z')
-            *p = (char)(*p + 32);
-    *h = (struct http_call_header){lower, xstrdup(value)};
-}
-
+/* The first header is left out of requests that are not compressed. */
 static void make_headers(struct otlp_grpc *self, const struct otlp_grpc_config *c)
 {
-    const struct option_pair *p = c->headers.items;
-    self->headers = xcalloc(c->headers.n + 6, sizeof(*self->headers));
-    /* The first one is left out of requests that are not compressed. */
-    add_header(self, "grpc-encoding", client_compression_name(self->compression));
-    add_header(self, "content-type", "application/grpc");
-    add_header(self, "te", "trailers");
-    add_header(self, "grpc-accept-encoding", "identity");
-    add_header(self, "user-agent", c->user_agent[0] ? c->user_agent : default_user_agent());
-    for (size_t i = 0; i < c->headers.n; i++)
-        add_header(self, p[i].key, p[i].value);
+    client_headers_add(&self->headers, "grpc-encoding", client_compression_name(self->compression));
+    client_headers_add(&self->headers, "content-type", "application/grpc");
+    client_headers_add(&self->headers, "te", "trailers");
+    client_headers_add(&self->headers, "grpc-accept-encoding", "identity");
+    client_headers_add(&self->headers, "user-agent",
+                       c->user_agent[0] ? c->user_agent : client_user_agent());
+    client_headers_add_all(&self->headers, &c->headers);
 }
 
 /* ---- one attempt ---- */
@@ -193,22 +166,10 @@ static void on_answer(struct http_call *call, const struct http_result *r)
     queue_done(self->queue, request, &o);
 }
 
-static struct http_client *client_of(struct otlp_grpc *self, struct loop *l)
-{
-    struct http_client **slot = &self->clients[loop_index(l)];
-    struct http_client_config c = {.endpoint = self->endpoint.address,
-                                   .authority = self->authority,
-                                   .tls = self->tls,
-                                   .is_h2 = true};
-    if (!*slot && http_client_new(slot, l, &c))
-        return NULL;
-    return *slot;
-}
-
 static void push(struct instance *in, struct queue_request *request)
 {
     struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
-    struct http_client *client = client_of(self, request->loop);
+    struct http_client *client = client_pool_get(&self->pool, request->loop);
     uint64_t now = clock_mono_ns();
     struct attempt *t = xcalloc(1, sizeof(*t));
     bool is_compressed;
@@ -225,8 +186,8 @@ static void push(struct instance *in, struct queue_request *request)
     t->request = request;
     grpc_prefix(t->call.body->data, is_compressed, t->call.body->len - GRPC_PREFIX);
     t->call.path = signal_info[request->batch->signal].grpc_path;
-    t->call.headers = self->headers + !is_compressed;
-    t->call.n_headers = self->n_headers - !is_compressed;
+    t->call.headers = self->headers.v + !is_compressed;
+    t->call.n_headers = self->headers.n - !is_compressed;
     t->call.body_len = t->call.body->len;
     if (request->deadline_ns)
         t->call.timeout_ms =
@@ -246,37 +207,15 @@ static int otlp_grpc_create(struct instance *in, struct err *e)
     SET_MAGIC(self, OTLP_GRPC_MAGIC);
     self->refs = 1;
     in->self = self;
-    int r = client_endpoint_parse(&self->endpoint, c->endpoint, &c->tls, NULL, e);
-    if (r == 0)
-        r = client_tls_context(&self->tls, &self->endpoint, &c->tls, "h2", e);
+    int r = client_pool_init(&self->pool, c->endpoint, &c->tls, NULL, true, e);
     if (r == 0)
         r = queue_new(&self->queue, in, &c->queue, push);
     self->compression = (enum client_compression)c->compression;
+    self->pool.authority = c->authority[0] ? xstrdup(c->authority) : NULL;
     make_headers(self, c);
-    self->authority = c->authority[0] ? xstrdup(c->authority) : NULL;
-    self->clients = xcalloc(loops_count(), sizeof(struct http_client *));
     if (r)
         otlp_grpc_free(in);
     return r;
-}
-
-static bool same_headers(const struct otlp_grpc *a, const struct otlp_grpc *b)
-{
-    if (a->n_headers != b->n_headers)
-        return false;
-    for (unsigned i = 0; i < a->n_headers; i++)
-        if (strcmp(a->headers[i].name, b->headers[i].name) != 0 ||
-            strcmp(a->headers[i].value, b->headers[i].value) != 0)
-            return false;
-    return true;
-}
-
-static bool same_tls(const struct client_tls_config *a, const struct client_tls_config *b)
-{
-    return a->insecure_skip_verify == b->insecure_skip_verify &&
-           strcmp(a->server_name_override, b->server_name_override) == 0 &&
-           strcmp(a->ca_file, b->ca_file) == 0 && strcmp(a->cert_file, b->cert_file) == 0 &&
-           strcmp(a->key_file, b->key_file) == 0;
 }
 
 static bool otlp_grpc_adopt(struct instance *in, struct instance *old)
@@ -284,9 +223,10 @@ static bool otlp_grpc_adopt(struct instance *in, struct instance *old)
     struct otlp_grpc *mine = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
     struct otlp_grpc *running = CAST_OBJ(struct otlp_grpc, old->self, OTLP_GRPC_MAGIC);
     const struct otlp_grpc_config *a = in->config, *b = old->config;
-    if (mine == running || strcmp(mine->endpoint.address, running->endpoint.address) != 0 ||
-        mine->endpoint.use_tls != running->endpoint.use_tls || !same_tls(&a->tls, &b->tls) ||
-        mine->compression != running->compression || !same_headers(mine, running))
+    if (mine == running || strcmp(mine->pool.endpoint.address, running->pool.endpoint.address) != 0 ||
+        mine->pool.endpoint.use_tls != running->pool.endpoint.use_tls ||
+        !client_tls_eq(&a->tls, &b->tls) || mine->compression != running->compression ||
+        !client_headers_eq(&mine->headers, &running->headers))
         return false;
     otlp_grpc_free(in);
     running->refs++;
@@ -327,34 +267,6 @@ static uint64_t otlp_grpc_held(struct instance *in)
     return queue_held(self->queue);
 }
 
-/* Clients are closed on their own loops; the last one takes the shared parts along. */
-struct closing {
-    struct task task;
-    struct http_client *client;
-    struct closing_all *all;
-};
-
-struct closing_all {
-    _Atomic unsigned left;
-    struct tls_context *tls;
-};
-
-static void release(struct closing_all *all)
-{
-    if (atomic_fetch_sub(&all->left, 1) > 1)
-        return;
-    tls_context_free(&all->tls);
-    free(all);
-}
-
-static void close_client(struct task *t)
-{
-    struct closing *c = CONTAINER_OF(t, struct closing, task);
-    http_client_close(&c->client);
-    release(c->all);
-    free(c);
-}
-
 static void otlp_grpc_free(struct instance *in)
 {
     struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
@@ -362,25 +274,8 @@ static void otlp_grpc_free(struct instance *in)
     queue_free(&self->queue);
     if (atomic_fetch_sub(&self->refs, 1) > 1)
         return;
-    struct closing_all *all = xcalloc(1, sizeof(*all));
-    all->left = 1;
-    all->tls = self->tls;
-    for (unsigned i = 0; i < loops_count(); i++) {
-        if (!self->clients[i])
-            continue;
-        struct closing *c = xcalloc(1, sizeof(*c));
-        *c = (struct closing){.task.run = close_client, .client = self->clients[i], .all = all};
-        atomic_fetch_add(&all->left, 1);
-        loop_post(loops_get(i), &c->task);
-    }
-    release(all);
-    for (unsigned i = 0; i < self->n_headers; i++) {
-        free((void *)(uintptr_t)self->headers[i].name);
-        free((void *)(uintptr_t)self->headers[i].value);
-    }
-    free(self->headers);
-    free(self->clients);
-    free(self->authority);
+    client_pool_fini(&self->pool);
+    client_headers_fini(&self->headers);
     CLEAR_MAGIC(self);
     free(self);
 }
