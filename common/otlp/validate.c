@@ -184,37 +184,58 @@ static bool fail(struct err *e, const struct level *levels, unsigned depth, cons
     return false;
 }
 
+/* Most strings are short ASCII: told by one look at each eight bytes, the rest by the full test. */
+static inline bool is_text(struct str s)
+{
+    const uint8_t *p = (const uint8_t *)s.p, *end = p + s.n;
+    uint64_t high = 0, word;
+    for (; end - p >= 8; p += 8) {
+        memcpy(&word, p, 8);
+        high |= word;
+    }
+    for (; p < end; p++)
+        high |= *p;
+    /* Every byte of the tail was or'ed into the lowest one. */
+    return (high & 0x8080808080808080ULL) == 0 || str_is_utf8(s.p, s.n);
+}
+
 static bool validate(enum message top, struct str body, struct err *e)
 {
     struct level levels[MAX_DEPTH];
+    struct wire w = wire_of(body); /* the innermost cursor: outer ones lie in levels */
+    const struct field_type *table = types[top];
     unsigned depth = 1;
-    levels[0] = (struct level){wire_of(body), (uint8_t)top, NULL};
-    while (depth > 0) {
-        struct level *l = &levels[depth - 1];
+    levels[0] = (struct level){.message = (uint8_t)top};
+    for (;;) {
         struct field f;
-        int r = wire_next(&l->w, &f);
-        if (r < 0)
+        int r = wire_next(&w, &f);
+        if (UNLIKELY(r < 0))
             return fail(e, levels, depth, "(message)", "malformed protobuf");
         if (r == 0) {
-            depth--;
+            if (--depth == 0)
+                return true;
+            w = levels[depth - 1].w;
+            table = types[levels[depth - 1].message];
             continue;
         }
         if (f.number >= ARRAY_LEN(types[0]))
             continue;
-        const struct field_type *t = &types[l->message][f.number];
-        if (t->leaf != L_MSG) {
-            const char *what = check_leaf((enum leaf)t->leaf, &f);
-            if (what)
-                return fail(e, levels, depth, t->name, what);
+        const struct field_type *t = &table[f.number];
+        if (t->leaf == L_MSG && f.type == WIRE_LEN) {
+            if (UNLIKELY(depth == MAX_DEPTH))
+                return fail(e, levels, 4, t->name, "nested too deep");
+            levels[depth - 1].w = w;
+            levels[depth++] = (struct level){.message = t->message, .name = t->name};
+            w = wire_of(f.bytes);
+            table = types[t->message];
             continue;
         }
-        if (f.type != WIRE_LEN)
-            return fail(e, levels, depth, t->name, "wrong wire type");
-        if (depth == MAX_DEPTH)
-            return fail(e, levels, 4, t->name, "nested too deep");
-        levels[depth++] = (struct level){wire_of(f.bytes), t->message, t->name};
+        if (LIKELY(t->leaf == L_STRING && f.type == WIRE_LEN && is_text(f.bytes)))
+            continue;
+        const char *what = t->leaf == L_MSG ? "wrong wire type" : check_leaf((enum leaf)t->leaf, &f);
+        if (UNLIKELY(what != NULL))
+            return fail(e, levels, depth, t->name, what);
     }
-    return true;
 }
 
 bool otlp_validate_record(enum signal signal, struct str body, struct err *e)

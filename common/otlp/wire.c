@@ -108,7 +108,7 @@ static bool read_payload(const uint8_t **p, const uint8_t *end, struct field *f)
     }
 }
 
-int wire_next(struct wire *w, struct field *f)
+int wire_next_any(struct wire *w, struct field *f)
 {
     const uint8_t *p = w->p;
     uint64_t tag;

@@ -43,7 +43,40 @@ static inline struct wire wire_of(struct str s)
 }
 
 /* 1: a field was read into *f. 0: the end. -EBADMSG: malformed (bad tag, length, varint, group). */
-int wire_next(struct wire *w, struct field *f);
+int wire_next_any(struct wire *w, struct field *f);
+
+/*
+ * The same; the nine in ten fields whose tag and length (or value) take a byte each are read in place,
+ * so that the compiler drops what a caller does not look at.
+ */
+static inline int wire_next(struct wire *w, struct field *f)
+{
+    const uint8_t *p = w->p;
+    size_t left = (size_t)(w->end - p);
+    if (left >= 2 && p[0] < 0x80 && p[0] >= 8) {
+        f->number = p[0] >> 3;
+        f->type = (enum wire_type)(p[0] & 7);
+        f->start = p;
+        if (f->type == WIRE_LEN && p[1] < 0x80 && p[1] <= left - 2) {
+            f->bytes = str_make(p + 2, p[1]);
+            w->p = f->end = p + 2 + p[1];
+            return 1;
+        }
+        if (f->type == WIRE_VARINT && p[1] < 0x80) {
+            f->value = p[1];
+            f->bytes = (struct str){NULL, 0};
+            w->p = f->end = p + 2;
+            return 1;
+        }
+        if (f->type == WIRE_I64 && left >= 9) {
+            __builtin_memcpy(&f->value, p + 1, 8);
+            f->bytes = (struct str){NULL, 0};
+            w->p = f->end = p + 9;
+            return 1;
+        }
+    }
+    return wire_next_any(w, f);
+}
 /* Reads a varint of 1 to 10 bytes. False when it is cut or too long. Bits above 64 are dropped. */
 bool wire_varint(const uint8_t **p, const uint8_t *end, uint64_t *out);
 

@@ -81,10 +81,14 @@ static void on_answer(struct http_call *http, const struct http_result *r)
     struct call *c = CONTAINER_OF(http, struct call, http);
     struct load *l = c->l;
     l->in_flight[c->connection]--;
-    if (r->error || !r->has_grpc_status || r->grpc_status != GRPC_OK)
+    if (r->error || !r->has_grpc_status || r->grpc_status != GRPC_OK) {
+        if (l->failed_spans == 0)
+            fprintf(stderr, "load: first failure: %s, status %d: " STR_FMT "\n",
+                    r->why ? r->why : "answered", r->grpc_status, STR_ARG(r->grpc_message));
         l->failed_spans += l->o.spans;
-    else
+    } else {
         l->acked_spans += l->o.spans;
+    }
     if (l->n_latencies < MAX_LATENCIES)
         l->latency_us[l->n_latencies++] = (uint32_t)((clock_mono_ns() - c->due_ns) / 1000);
     free(c);

@@ -190,7 +190,8 @@ static void otlp_http_free(struct instance *in)
 {
     struct otlp_http *self = CAST_OBJ(struct otlp_http, in->self, OTLP_HTTP_MAGIC);
     in->self = NULL;
-    queue_free(&self->queue);
+    struct queue *queue = self->queue; /* others that share this still need their pointer */
+    queue_free(&queue);
     if (atomic_fetch_sub(&self->refs, 1) > 1)
         return;
     client_pool_fini(&self->pool);
