@@ -19,8 +19,8 @@ static struct process *process_of(struct capture *c, const struct conn *conn,
 
 static void tell_if_selected(struct capture *c, const struct process *p)
 {
-    if (p && p->selected && c->options.selected)
-        c->options.selected(c->options.arg, p);
+    if (p && p->selected && c->options.judged)
+        c->options.judged(c->options.arg, p);
 }
 
 static void on_exchange(void *arg, const struct conn *conn, enum layer layer,
@@ -113,7 +113,10 @@ void capture_close(struct capture *c, const struct close_record *r)
 
 void capture_exec(struct capture *c, const struct exec_record *r)
 {
-    tell_if_selected(c, processes_exec(&c->processes, r));
+    const struct process *p = processes_exec(&c->processes, r);
+
+    if (p && c->options.judged)
+        c->options.judged(c->options.arg, p);
 }
 
 void capture_fork(struct capture *c, const struct fork_record *r)

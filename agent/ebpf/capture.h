@@ -19,8 +19,8 @@ struct capture_options {
     size_t max_series;
     /* Brings process records that are still under way, before an unknown process is looked up. */
     void (*drain_control)(void *arg);
-    /* A process is selected from now on: the kernel is to know. */
-    void (*selected)(void *arg, const struct process *p);
+    /* It was found out whether a process is selected: the kernel is to know. */
+    void (*judged)(void *arg, const struct process *p);
     void *arg;
 };
 

@@ -117,9 +117,9 @@ struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, st
     struct metric_series *s = hashmap_find(&m->by_key, hash, series_eq, &k);
     struct buf overflow;
 
-    m->changed = true;
     if (s)
         return s;
+    m->changed = true;
     if (m->n < m->max)
         return series_new(m, &k, hash);
     m->overflowed++;
@@ -159,6 +159,7 @@ void metrics_request(struct metrics *m, const struct request *r, struct str reso
     if (buf_error(&m->attrs))
         return;
     s = metrics_series(m, id, resource, buf_str(&m->attrs));
+    m->changed = true;
     if (s)
         histogram_observe(&s->explicit_h, (double)(r->end_ns - r->start_ns) / 1e9, 1);
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -454,6 +455,59 @@ struct str process_metric_resource(struct processes *ps, struct process *p)
     return buf_str(&p->metric_resource);
 }
 
+/* The path of a cgroup below root whose directory has that inode; depth bounds the walk. */
+static bool cgroup_path(char *path, size_t size, uint64_t id, unsigned depth)
+{
+    size_t n = strlen(path);
+    struct stat st;
+    struct dirent *e;
+    bool found = stat(path, &st) == 0 && st.st_ino == id;
+    DIR *d = found || depth == 0 ? NULL : opendir(path);
+
+    while (d && !found && (e = readdir(d))) {
+        if (e->d_type != DT_DIR || e->d_name[0] == '.' || n + strlen(e->d_name) + 2 > size)
+            continue;
+        snprintf(path + n, size - n, "/%s", e->d_name);
+        found = cgroup_path(path, size, id, depth - 1);
+        if (!found)
+            path[n] = 0;
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
+struct str process_cgroup_resource(struct processes *ps, uint64_t cgroup)
+{
+    static const char *const roots[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified", NULL};
+    char path[1024], id[32];
+    struct buf attrs;
+    struct str container = {NULL, 0};
+    bool found = false;
+
+    buf_init(&attrs);
+    for (unsigned i = 0; roots[i] && !found; i++) {
+        snprintf(path, sizeof(path), "%s", roots[i]);
+        found = cgroup_path(path, sizeof(path), cgroup, 8);
+    }
+    snprintf(id, sizeof(id), "%llu", (unsigned long long)cgroup);
+    put(&attrs, "host.name", ps->host);
+    put(&attrs, "cgroup.id", id);
+    if (found) {
+        container = container_id_of(str_of(path));
+        put(&attrs, "cgroup.path", path + strlen("/sys/fs/cgroup"));
+    }
+    if (container.n)
+        encode_attr_str(&attrs, RESOURCE_ATTRIBUTES, "container.id", container);
+    put_listed(&attrs, str_of(ps->resource.attributes));
+    put(&attrs, "telemetry.distro.name", "tailrace-agent");
+    put(&attrs, "telemetry.distro.version", ps->resource.version);
+    buf_reset(&ps->cgroup_resource);
+    encode_resource_envelope(&ps->cgroup_resource, buf_str(&attrs), (struct str){NULL, 0});
+    buf_fini(&attrs);
+    return buf_str(&ps->cgroup_resource);
+}
+
 void processes_init(struct processes *ps, const struct selection *s, const struct resource_options *o)
 {
     memset(ps, 0, sizeof(*ps));
@@ -463,6 +517,7 @@ void processes_init(struct processes *ps, const struct selection *s, const struc
     ps->selection = s;
     ps->resource = *o;
     ps->proc = "/proc";
+    buf_init(&ps->cgroup_resource);
     if (gethostname(ps->host, sizeof(ps->host) - 1))
         ps->host[0] = 0;
 }
@@ -474,4 +529,5 @@ void processes_fini(struct processes *ps)
     while (!list_is_empty(&ps->gone))
         forget(ps, LIST_ENTRY(ps->gone.next, struct process, link));
     hashmap_fini(&ps->by_tgid);
+    buf_fini(&ps->cgroup_resource);
 }

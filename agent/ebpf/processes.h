@@ -45,6 +45,7 @@ struct processes {
     const struct selection *selection;
     struct resource_options resource;
     char host[256];
+    struct buf cgroup_resource;
     const char *proc; /* "/proc"; tests have their own */
     size_t n;
 };
@@ -68,6 +69,9 @@ void processes_tick(struct processes *ps, uint64_t now_ns);
 /* Resource envelopes: of spans with pid; of metrics without, so that short-lived processes add up. */
 struct str process_span_resource(struct processes *ps, struct process *p);
 struct str process_metric_resource(struct processes *ps, struct process *p);
+
+/* Of what the kernel counted by cgroup: its path and container. Borrowed until the next call. */
+struct str process_cgroup_resource(struct processes *ps, uint64_t cgroup);
 
 /* The container id in a /proc/PID/cgroup text: a run of 64 hex digits. */
 struct str container_id_of(struct str cgroup);

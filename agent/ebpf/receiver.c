@@ -108,7 +108,7 @@ static void on_control(void *arg)
         source_drain_control(r->source, &r->capture, &r->recording);
 }
 
-static void on_selected(void *arg, const struct process *p)
+static void on_judged(void *arg, const struct process *p)
 {
     struct receiver *r = CAST_OBJ(struct receiver, arg, RECEIVER_MAGIC);
 
@@ -143,16 +143,11 @@ static int ebpf_create(struct instance *in, struct err *e)
     o.metrics_interval_ns = config->metrics_interval_ns;
     o.max_series = config->max_series;
     o.drain_control = on_control;
-    o.selected = on_selected;
+    o.judged = on_judged;
     o.arg = r;
     capture_init(&r->capture, &o);
     r->counters = capture_metrics_new(in->id);
     return 0;
-}
-
-static void on_scanned(void *arg, const struct process *p)
-{
-    on_selected(arg, p);
 }
 
 static void watch(struct receiver *r)
@@ -200,7 +195,7 @@ static int ebpf_start(struct instance *in, struct err *e)
         return res;
     r->is_capturing = true;
     listeners_scan(r->capture.processes.proc, &r->capture.options.selection, on_listener, r);
-    processes_scan(&r->capture.processes, on_scanned, r);
+    processes_scan(&r->capture.processes, on_judged, r);
     log_info(&in->log, "capturing by tier %s", source_tier(r->source));
     r->timer = loop_timer_new(loops_get(0), on_timer, r);
     loop_timer_start(r->timer, ms, ms);

@@ -40,7 +40,7 @@ size_t source_drain(struct source *s, struct capture *c, struct recording *rec);
 void source_drain_control(struct source *s, struct capture *c, struct recording *rec);
 /* One batch update. */
 void source_verdicts(struct source *s, const struct capture_verdict *v, size_t n);
-/* A process is selected (or no longer): its sockets are captured from now on. */
+/* A process is selected, its sockets are captured from now on; or it is not. */
 void source_select(struct source *s, const struct process *p);
 /* Each second: listeners, what the kernel counted, and every 30 s the connections that are left. */
 void source_tick(struct source *s, struct capture *c, uint64_t now_ns);
