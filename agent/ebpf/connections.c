@@ -141,6 +141,12 @@ static void verdict(struct connections *cs, struct conn *c, enum capture_mode mo
     v->head[dir_of(c, FLOW_REQUEST)] = REQUEST_HEAD;
     v->head[dir_of(c, FLOW_RESPONSE)] = all ? REQUEST_HEAD : RESPONSE_HEAD;
     v->tail[dir_of(c, FLOW_RESPONSE)] = RESPONSE_TAIL;
+    if (!c->opened || c->layers[LAYER_TLS].used)
+        return;
+    v->role = c->role;
+    v->family = c->open.family;
+    v->netns = c->open.netns;
+    v->server = c->role == ROLE_SERVER ? c->open.local : c->open.peer;
 }
 
 /* ---- parsing ---- */

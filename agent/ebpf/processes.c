@@ -181,7 +181,7 @@ static void judge(const struct processes *ps, struct process *p)
     const struct selection *s = ps->selection;
 
     p->ours = selection_is_ours(s, p->tgid, p->path);
-    p->selected = !p->ours && (s->all || p->by_port || selection_has_pid(s, p->tgid) ||
+    p->selected = !p->ours && (s->all || p->inherits || selection_has_pid(s, p->tgid) ||
                                (p->path[0] && selection_has_exe(s, p->path)));
 }
 
@@ -263,7 +263,7 @@ static void adopt_from_parent(struct processes *ps, struct process *p, uint32_t 
     if (!from || from == p)
         return;
     set(&p->container_id, str_of(from->container_id));
-    p->by_port = from->by_port;
+    p->inherits = from->inherits || selection_has_pid(ps->selection, from->tgid);
     if (!image)
         return;
     set(&p->path, str_of(from->path));
@@ -337,9 +337,9 @@ void processes_select_listener(struct processes *ps, uint32_t tgid)
 {
     struct process *p = processes_get(ps, tgid);
 
-    if (!p || p->by_port)
+    if (!p || p->inherits)
         return;
-    p->by_port = true;
+    p->inherits = true;
     judge(ps, p);
 }
 

@@ -28,7 +28,7 @@ struct process {
     char *container_id; /* "" none */
     char *attributes;   /* OTEL_RESOURCE_ATTRIBUTES of its environment, "" none */
     bool selected, ours, checked;
-    bool by_port;       /* selected for a listener: its children are, too */
+    bool inherits;      /* selected for a listener, or by what its parent is: so are its children */
     struct buf span_resource, metric_resource; /* envelopes, made when first needed */
     struct list link;
 };

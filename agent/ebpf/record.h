@@ -94,6 +94,11 @@ struct capture_verdict {
     uint64_t cookie;
     enum capture_mode mode;
     uint32_t head[DIR_COUNT], tail[DIR_COUNT]; /* bytes of each call */
+    /* Whose further connections should begin with this verdict; ROLE_UNKNOWN: nobody's. */
+    enum role role;
+    uint8_t family;
+    uint32_t netns;
+    struct endpoint server; /* what listens: local for servers, the peer for clients */
 };
 
 #endif
