@@ -15,8 +15,8 @@
 
 struct entry {
     struct str key, value; /* value: AnyValue bytes */
-    struct str field;      /* the whole KeyValue field as it was; {NULL,0} once it was set */
-    bool is_deleted;
+    struct str field;      /* the whole KeyValue field as it was; {NULL,0} for a new one */
+    bool is_set, is_deleted;
 };
 
 struct patch {
@@ -207,7 +207,7 @@ void edit_attr_set(struct edit *e, struct edit_at at, struct str key, struct any
         t->key = arena_dup(&e->arena, key);
     }
     t->value = bytes;
-    t->field = (struct str){NULL, 0};
+    t->is_set = true;
     p->is_changed = e->is_changed = true;
 }
 
@@ -272,19 +272,33 @@ void edit_drop(struct edit *e, uint32_t record)
 
 /* ---- sealing ---- */
 
+/* What the old KeyValue had besides key and value. */
+static void put_unknown(struct buf *out, struct str field)
+{
+    struct wire outer = wire_of(field), w;
+    struct field kv, f;
+    if (wire_next(&outer, &kv) != 1)
+        return;
+    w = wire_of(kv.bytes);
+    while (wire_next(&w, &f) == 1)
+        if (f.number > 2)
+            buf_add(out, f.start, (size_t)(f.end - f.start));
+}
+
 static void put_entries(struct buf *out, const struct patch *p, uint32_t number)
 {
     for (uint32_t i = 0; i < p->n; i++) {
         const struct entry *t = &p->entries[i];
         if (t->is_deleted)
             continue;
-        if (t->field.p) {
+        if (!t->is_set) {
             buf_add_str(out, t->field);
             continue;
         }
         size_t mark = wire_begin(out, number);
         wire_put_bytes(out, 1, t->key);
         wire_put_bytes(out, 2, t->value);
+        put_unknown(out, t->field);
         wire_end(out, mark);
     }
 }

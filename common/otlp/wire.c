@@ -22,6 +22,13 @@ bool wire_varint(const uint8_t **p, const uint8_t *end, uint64_t *out)
     return false;
 }
 
+/* Tags and lengths take at most five bytes in the reference decoders, and a length is below 2^31. */
+static bool short_varint(const uint8_t **p, const uint8_t *end, uint64_t most, uint64_t *out)
+{
+    const uint8_t *at = *p;
+    return wire_varint(p, end, out) && *p - at <= 5 && *out <= most;
+}
+
 /* Skips to the end of a group whose start tag was read; nested groups by counting, numbers checked. */
 static bool skip_group(const uint8_t **p, const uint8_t *end, uint32_t number, struct str *inside)
 {
@@ -32,7 +39,7 @@ static bool skip_group(const uint8_t **p, const uint8_t *end, uint32_t number, s
     while (*p < end) {
         const uint8_t *tag_at = *p;
         uint64_t tag, v;
-        if (!wire_varint(p, end, &tag) || tag > UINT32_MAX || tag >> 3 == 0)
+        if (!short_varint(p, end, UINT32_MAX, &tag) || tag >> 3 == 0)
             return false;
         switch (tag & 7) {
         case WIRE_VARINT:
@@ -45,7 +52,7 @@ static bool skip_group(const uint8_t **p, const uint8_t *end, uint32_t number, s
             *p += 8;
             break;
         case WIRE_LEN:
-            if (!wire_varint(p, end, &v) || v > (uint64_t)(end - *p))
+            if (!short_varint(p, end, INT32_MAX, &v) || v > (uint64_t)(end - *p))
                 return false;
             *p += v;
             break;
@@ -87,7 +94,7 @@ static bool read_payload(const uint8_t **p, const uint8_t *end, struct field *f)
         *p += 8;
         return true;
     case WIRE_LEN:
-        if (!wire_varint(p, end, &n) || n > (uint64_t)(end - *p))
+        if (!short_varint(p, end, INT32_MAX, &n) || n > (uint64_t)(end - *p))
             return false;
         f->bytes = str_make(*p, (size_t)n);
         *p += n;
@@ -117,7 +124,7 @@ int wire_next_any(struct wire *w, struct field *f)
     f->start = p;
     if (LIKELY(*p < 0x80)) {
         tag = *p++;
-    } else if (!wire_varint(&p, w->end, &tag) || tag > UINT32_MAX) {
+    } else if (!short_varint(&p, w->end, UINT32_MAX, &tag)) {
         return -EBADMSG;
     }
     f->number = (uint32_t)(tag >> 3);

@@ -4,6 +4,7 @@ import collections
 import json
 import signal
 import subprocess
+import urllib.request
 
 import pytest
 
