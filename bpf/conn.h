@@ -43,7 +43,25 @@ static __always_inline u8 role_of(struct sock *sk, u16 *listener_port)
         *listener_port = key.port;
         return WIRE_ROLE_SERVER;
     }
-    return WIRE_ROLE_UNKNOWN;
+    return WIRE_ROLE_CLIENT;
+}
+
+/*
+ * Bytes of a direction that passed before this call's `moved`, by the socket's own counters. The
+ * client's SYN is in its bytes_acked, a FIN in both: one byte more or less says nothing.
+ */
+static __always_inline bool had_bytes(struct tcp_sock *tp, u8 dir, u32 moved)
+{
+    u32 first, now;
+    if (dir == WIRE_RECV) {
+        first = tp->rcv_nxt - (u32)tp->bytes_received;
+        now = tp->copied_seq;
+    } else {
+        first = tp->snd_una - (u32)tp->bytes_acked;
+        now = tp->write_seq;
+    }
+    now -= first + moved;
+    return now > 1 && now < 0xf0000000u;
 }
 
 /* NULL when memory is out. A socket met in mid-life is `joined`. */
@@ -111,6 +129,12 @@ static __always_inline void take_verdict(struct conn *c)
     struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &c->cookie);
     if (!v)
         return;
+    if (c->opaque) { /* it is about the plaintext */
+        if (v->mode == WIRE_NOTHING)
+            c->mode = WIRE_NOTHING;
+        bpf_map_delete_elem(&verdicts, &c->cookie);
+        return;
+    }
     c->mode = (u8)v->mode;
     c->head[0] = v->head[0];
     c->head[1] = v->head[1];

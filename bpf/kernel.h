@@ -83,8 +83,9 @@ struct sock {
     u16 sk_protocol, sk_type;
 };
 struct tcp_sock {
-    u32 copied_seq, write_seq;
-    u64 first_tx_mstamp;
+    u32 copied_seq, write_seq, rcv_nxt, snd_una;
+    u64 bytes_received, bytes_acked, first_tx_mstamp;
+    u32 srtt_us;
 };
 struct socket {
     struct sock *sk;

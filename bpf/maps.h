@@ -23,7 +23,8 @@ struct conn {
     u8 mode, role, announced, joined;
     u8 has_seq[2], lost[2]; /* lost: a record of this direction did not fit into the ring */
     u16 listener_port;
-    u8 pad[6];
+    u8 opaque; /* TLS: ciphertext stays here */
+    u8 pad[5];
 };
 _Static_assert(sizeof(struct conn) <= 128, "socket storage");
 

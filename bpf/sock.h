@@ -240,14 +240,18 @@ static __always_inline void set_wanted(struct event *e)
 {
     struct conn *c = e->c;
     u32 d = e->dir & 1;
-    if (c->mode == WIRE_UNDECIDED)
-        take_verdict(c);
+    take_verdict(c); /* later ones, too: a connection may turn out to need more */
     if (c->mode == WIRE_UNDECIDED) {
         u32 left = c->captured[d] < WIRE_UNDECIDED_BYTES ? WIRE_UNDECIDED_BYTES - c->captured[d] : 0;
+        if (left < WIRE_UNDECIDED_HEAD)
+            left = WIRE_UNDECIDED_HEAD;
         e->head = e->len < left ? e->len : left;
-        if (e->head < e->len)
+        if (e->head < e->len) {
             e->hole = WIRE_HOLE_LIMIT;
-        c->captured[d] += e->head;
+            e->tail = WIRE_TAIL_MAX;
+        }
+        if (c->captured[d] < WIRE_UNDECIDED_BYTES)
+            c->captured[d] += e->head;
     } else if (c->mode == WIRE_BYTES) {
         e->head = e->len < c->head[d] ? e->len : c->head[d];
         if (e->head < e->len)
@@ -287,6 +291,21 @@ static __always_inline void set_position(struct event *e, struct sock *sk)
     c->end_ns[d] = e->now;
 }
 
+/* A TLS record as a direction's first bytes: the hello goes up, ciphertext stays. */
+static __always_inline void look_for_tls(struct conn *c, const struct source *s)
+{
+    u8 start[3] = {0};
+    u64 at = s->buf;
+    if (s->iov && bpf_probe_read_user(&at, sizeof(at), (void *)s->iov))
+        return;
+    if (bpf_probe_read_user(start, sizeof(start), (void *)at))
+        return;
+    if (start[0] >= 0x14 && start[0] <= 0x17 && start[1] == 3 && start[2] <= 4) {
+        c->opaque = 1;
+        c->mode = WIRE_LENGTHS;
+    }
+}
+
 static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -295,8 +314,11 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
     if (dir == WIRE_RECV && (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)))
         return 0; /* not bytes of the stream */
     struct conn *c = conn_get(sk);
-    if (!c)
-        c = conn_new(sk, WIRE_ROLE_UNKNOWN, false);
+    if (!c) {
+        struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+        bool joined = tp && (had_bytes(tp, dir, (u32)ret) || had_bytes(tp, dir == WIRE_SEND, 0));
+        c = conn_new(sk, WIRE_ROLE_UNKNOWN, joined);
+    }
     if (!c)
         return 0;
     struct event e = {.c = c, .now = bpf_ktime_get_ns(), .len = (u32)ret, .dir = dir};
@@ -316,6 +338,8 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
             find_source(&s, sk, dir);
         if (s.hole)
             e.hole = s.hole;
+        else if (e.pos == 0 && !c->joined && !c->opaque)
+            look_for_tls(c, &s);
     }
     if (e.head && !s.hole)
         send_bytes(&e, &s);

@@ -40,6 +40,7 @@ enum wire_hole {
 enum wire_mode { WIRE_UNDECIDED, WIRE_BYTES, WIRE_LENGTHS, WIRE_NOTHING };
 
 #define WIRE_UNDECIDED_BYTES (64u << 10) /* of a direction, while nobody has decided */
+#define WIRE_UNDECIDED_HEAD 4096u /* after that: of each call, so that no message is missed meanwhile */
 #define WIRE_HEAD_MAX 16384u
 #define WIRE_TAIL_MAX 16u
 #define WIRE_ARGV 256

@@ -292,7 +292,7 @@ static uint64_t feed_record(const struct lane *l, const struct delivery *d, bool
             s.flags |= SEGMENT_CALL_START;
         if (done + s.len == r->len)
             s.flags |= SEGMENT_CALL_END;
-        if (part == 1 && r->hole != HOLE_NONE && r->hole != HOLE_NO_BUFFER)
+        if (part == 1 && r->hole != HOLE_NONE && r->hole != HOLE_NO_BUFFER && r->hole != HOLE_LIMIT)
             s.flags |= SEGMENT_LOST;
         used = parsing ? parse_segment(l, &s) : s.len;
         count_part(l, r, part, used, parsing && ch->state == CHANNEL_PARSING);
