@@ -7,9 +7,9 @@
 #include "common/pipeline/graph.h"
 
 #ifdef TAILRACE_FAULT_FANOUT
-/* Fault build: one branch of one fan-out in a thousand is forgotten; the ledger must show it. */
+/* Fault build: one branch of one fan-out in a hundred is forgotten; the ledger must show it. */
 static _Atomic unsigned emitted;
-#define FORGET_BRANCH(n) ((n) > 1 && atomic_fetch_add(&emitted, 1) % 1000 == 5)
+#define FORGET_BRANCH(n) ((n) > 1 && atomic_fetch_add(&emitted, 1) % 100 == 5)
 #else
 #define FORGET_BRANCH(n) false
 #endif
@@ -45,8 +45,9 @@ void node_emit(struct instance *in, struct batch *b, struct ack *a)
         atomic_fetch_add_explicit(&out->v[i].ledger->given, items, memory_order_relaxed);
         if (i + 1 < out->n)
             batch_ref(b);
-        if (FORGET_BRANCH(out->n) && i == 0) {
-            batch_unref(&b);
+        if (i == 0 && FORGET_BRANCH(out->n)) {
+            struct batch *forgotten = b;
+            batch_unref(&forgotten);
             ack_ok(a);
             continue;
         }
