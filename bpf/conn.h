@@ -129,10 +129,9 @@ static __always_inline void take_verdict(struct conn *c)
     struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &c->cookie);
     if (!v)
         return;
-    if (c->opaque) { /* it is about the plaintext */
+    if (c->opaque) { /* it is about the plaintext: SSL calls look there, the end of the socket clears it */
         if (v->mode == WIRE_NOTHING)
             c->mode = WIRE_NOTHING;
-        bpf_map_delete_elem(&verdicts, &c->cookie);
         return;
     }
     c->mode = (u8)v->mode;

@@ -48,7 +48,10 @@ SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tr_destroy_sock, struct sock *sk)
 {
     struct conn *c = conn_get(sk);
-    if (!c || !c->announced)
+    if (!c)
+        return 0;
+    bpf_map_delete_elem(&verdicts, &c->cookie);
+    if (!c->announced)
         return 0;
     struct wire_close *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
     if (!r) {

@@ -11,7 +11,7 @@
 #ifndef TAILRACE_SOCK_H
 #define TAILRACE_SOCK_H
 
-#include "bpf/conn.h"
+#include "bpf/tls.h"
 
 #define MAX_IOV 1024u /* the kernel's own bound */
 
@@ -309,7 +309,11 @@ static __always_inline void look_for_tls(struct conn *c, const struct source *s)
 static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    if (ret <= 0 || !is_selected(tgid) || !is_tcp(sk))
+    if (!is_selected(tgid) || !is_tcp(sk))
+        return 0;
+    if (has_tls)
+        ssl_bind(sk); /* before any early return: what would block binds, too */
+    if (ret <= 0)
         return 0;
     if (dir == WIRE_RECV && (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)))
         return 0; /* not bytes of the stream */

@@ -5,5 +5,6 @@
 #include "bpf/life.h"
 #include "bpf/process.h"
 #include "bpf/sock.h"
+#include "bpf/tls.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

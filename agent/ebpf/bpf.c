@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/ebpf/libraries.h"
 #include "agent/ebpf/source.h"
 #include "bpf/wire.h"
 #include "common/base/log.h"
@@ -35,7 +36,8 @@ struct source {
     struct capture *capture; /* of the drain that is under way */
     struct recording *recording;
     size_t drained;
-    bool selects_exes;
+    bool selects_exes, has_tls;
+    struct libraries libraries;
     uint64_t counters[WIRE_COUNTERS];
 };
 
@@ -245,6 +247,54 @@ static void fill_listeners(struct source *s)
     }
 }
 
+/* ---- TLS libraries ---- */
+
+static struct bpf_link *attach_function(struct bpf_program *p, const char *path,
+                                        const char *function, bool is_return)
+{
+    LIBBPF_OPTS(bpf_uprobe_opts, o, .func_name = function, .retprobe = is_return);
+
+    return bpf_program__attach_uprobe_opts(p, -1, path, 0, &o);
+}
+
+static void attach_library(void *arg, struct library *l, const char *path)
+{
+    struct source *s = CAST_OBJ(struct source, arg, SOURCE_MAGIC);
+    const struct {
+        const char *name;
+        struct bpf_program *enter;
+    } functions[] = {
+        {"SSL_read", s->skel->progs.tr_ssl_read},
+        {"SSL_write", s->skel->progs.tr_ssl_write},
+        {"SSL_read_ex", s->skel->progs.tr_ssl_read_ex},
+        {"SSL_write_ex", s->skel->progs.tr_ssl_write_ex},
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(functions) && l->n_links + 2 <= LIBRARY_LINKS; i++) {
+        /* The return first: an entry without its return would never be taken off the table. */
+        struct bpf_link *leave =
+            attach_function(s->skel->progs.tr_ssl_return, path, functions[i].name, true);
+        struct bpf_link *enter =
+            leave ? attach_function(functions[i].enter, path, functions[i].name, false) : NULL;
+
+        if (enter) {
+            l->links[l->n_links++] = leave;
+            l->links[l->n_links++] = enter;
+        } else if (leave) {
+            bpf_link__destroy(leave);
+        }
+    }
+    log_info(BPF_LOG, "TLS library %s: %u probes", path, l->n_links);
+}
+
+static void detach_library(void *arg, struct library *l)
+{
+    (void)arg;
+    for (unsigned i = 0; i < l->n_links; i++)
+        bpf_link__destroy(l->links[i]);
+    l->n_links = 0;
+}
+
 static int load(struct source *s, const struct source_config *c, struct err *e)
 {
     const struct selection *sel = c->selection;
@@ -254,6 +304,7 @@ static int load(struct source *s, const struct source_config *c, struct err *e)
     s->skel->rodata->self_tgid = sel->self;
     s->skel->rodata->select_all = sel->all;
     s->skel->rodata->select_unknown = sel->n_exes > 0;
+    s->skel->rodata->has_tls = c->tls;
     s->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;
     bpf_map__set_max_entries(s->skel->maps.data_ring, ring_size(c->ring_bytes));
     bpf_map__set_max_entries(s->skel->maps.control_ring, ring_size(c->control_ring_bytes));
@@ -288,6 +339,11 @@ int source_open(struct source **out, const struct source_config *c, struct err *
         source_close(&s);
         return r;
     }
+    s->has_tls = c->tls;
+    if (s->has_tls) {
+        libraries_init(&s->libraries, attach_library, detach_library, s);
+        libraries_look_default(&s->libraries);
+    }
     *out = s;
     return 0;
 }
@@ -298,6 +354,7 @@ void source_close(struct source **sp)
     if (!s)
         return;
     CHECK_OBJ(s, SOURCE_MAGIC);
+    libraries_fini(&s->libraries);
     ring_buffer__free(s->data);
     ring_buffer__free(s->control);
     tailrace__destroy(s->skel);
@@ -360,6 +417,8 @@ void source_select(struct source *s, const struct process *p)
                              sizeof(value), BPF_ANY);
     else
         bpf_map__delete_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), 0);
+    if (value && s->has_tls)
+        libraries_look(&s->libraries, p->tgid);
 }
 
 /* Sums over CPUs; losses are told as they grow. */
@@ -387,6 +446,7 @@ static void read_counters(struct source *s)
 void source_tick(struct source *s, struct capture *c, uint64_t now_ns)
 {
     (void)c;
-    (void)now_ns;
     read_counters(s);
+    if (s->has_tls)
+        libraries_tick(&s->libraries, now_ns);
 }
