@@ -107,7 +107,7 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
     __builtin_memset(r, 0, sizeof(*r));
     fill_head(&r->h, WIRE_OPEN, sizeof(*r), now);
     r->cookie = c->cookie;
-    r->cgroup = bpf_get_current_cgroup_id();
+    r->cgroup = c->cgroup = bpf_get_current_cgroup_id();
     r->family = (u8)sk->__sk_common.skc_family;
     r->role = c->role;
     r->joined = c->joined;

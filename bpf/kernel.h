@@ -81,6 +81,7 @@ struct sock_common {
 struct sock {
     struct sock_common __sk_common;
     u16 sk_protocol, sk_type;
+    int sk_err;
 };
 struct tcp_sock {
     u32 copied_seq, write_seq, rcv_nxt, snd_una;

@@ -3,7 +3,7 @@
 #ifndef TAILRACE_LIFE_H
 #define TAILRACE_LIFE_H
 
-#include "bpf/conn.h"
+#include "bpf/tcp.h"
 
 static __always_inline void note_listener(struct sock *sk, bool begins)
 {
@@ -39,7 +39,9 @@ int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)
     else if (old == TCP_LISTEN && new == TCP_CLOSE) /* a child is cloned in LISTEN, too */
         note_listener(sk, false);
     else if (new == TCP_SYN_SENT && is_selected(bpf_get_current_pid_tgid() >> 32))
-        conn_new(sk, WIRE_ROLE_CLIENT, false);
+        connect_began(conn_new(sk, WIRE_ROLE_CLIENT, false));
+    else if (old == TCP_SYN_SENT)
+        connect_ended(sk, new);
     return 0;
 }
 
@@ -51,6 +53,7 @@ int BPF_PROG(tr_destroy_sock, struct sock *sk)
     if (!c)
         return 0;
     bpf_map_delete_elem(&verdicts, &c->cookie);
+    note_rtt(sk, c);
     if (!c->announced)
         return 0;
     struct wire_close *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);

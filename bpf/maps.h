@@ -12,11 +12,13 @@ const volatile unsigned char select_all = 0;      /* every process */
 const volatile unsigned char select_unknown = 0;  /* executables nobody has judged yet: captured */
 const volatile unsigned long long wake_bytes = 2 << 20; /* ring fill that wakes the reader */
 
-/* State of a connection: 112 bytes, charged to the socket. */
+/* State of a connection: 104 bytes, charged to the socket. */
 struct conn {
     u64 cookie;
     u64 pos[2];      /* stream position behind the last event, by direction */
     u64 end_ns[2];   /* time of the last event */
+    u64 connect_ns;  /* when connect() began, until it has ended */
+    u64 cgroup;      /* 0 unknown */
     u32 seq[2];      /* TCP sequence that pos stands for */
     u32 captured[2]; /* while undecided */
     u32 head[2], tail[2];

@@ -117,6 +117,29 @@ struct wire_listener { /* key: who listens where */
 };
 WIRE_ASSERT(wire_listener, 8);
 
+/* What is counted of TCP by cgroup. */
+enum wire_failure {
+    WIRE_FAILED_REFUSED,
+    WIRE_FAILED_TIMED_OUT,
+    WIRE_FAILED_UNREACHABLE,
+    WIRE_FAILED_RESET,
+    WIRE_FAILED_OTHER,
+    WIRE_FAILURES,
+};
+enum wire_histogram { WIRE_CONNECT, WIRE_RTT, WIRE_HISTOGRAMS };
+/* Bucket i holds (2^((i + OFFSET) / 4), 2^((i + OFFSET + 1) / 4)] seconds: 0.24 us to 17 minutes. */
+enum wire_histogram_shape { WIRE_SCALE = 2, WIRE_OFFSET = -88, WIRE_BUCKETS = 128 };
+
+struct wire_tcp {
+    wire_u64 failures[WIRE_FAILURES];
+    wire_u64 retransmits;
+    struct {
+        wire_u64 sum_ns;
+        wire_u64 buckets[WIRE_BUCKETS];
+    } histograms[WIRE_HISTOGRAMS];
+};
+WIRE_ASSERT(wire_tcp, 48 + 2 * (8 + 8 * 128));
+
 /* Counters of the kernel side, one array entry each, per CPU. */
 enum wire_counter {
     WIRE_LOST_RECORDS,
