@@ -44,7 +44,7 @@ struct queue {
     _Atomic unsigned refs;
     pthread_mutex_t lock;
     struct instance *_Atomic in;
-    struct queue_config c;
+    const struct queue_config *_Atomic c; /* of the newest instance: lives as long as that */
     queue_push_fn *push;
     struct list waiting, backing_off;
     uint64_t size;        /* of waiting, in sizer units */
@@ -99,7 +99,7 @@ static double read_size(void *arg)
 static double read_capacity(void *arg)
 {
     struct queue *q = arg;
-    return q->c.queue_on ? (double)q->c.queue_size : 0;
+    return q->c->queue_on ? (double)q->c->queue_size : 0;
 }
 
 static void make_series(struct queue *q)
@@ -119,6 +119,12 @@ static void make_series(struct queue *q)
 
 /* ---- sizes ---- */
 
+static bool batches(const struct queue *q)
+{
+    const struct queue_config *c = q->c;
+    return c->queue_on && c->batch_on;
+}
+
 static uint64_t size_of(int sizer, const struct batch *b)
 {
     return sizer == SIZER_ITEMS ? b->items : sizer == SIZER_BYTES ? batch_pinned_bytes(b) : 1;
@@ -126,14 +132,14 @@ static uint64_t size_of(int sizer, const struct batch *b)
 
 static uint64_t batch_size_of(const struct queue *q, const struct batch *b)
 {
-    return q->c.batch_sizer == 0 ? b->items : b->bytes;
+    return q->c->batch_sizer == 0 ? b->items : b->bytes;
 }
 
 /* With the lock held: closes the entry at 7/8, opens it at 3/4. */
 static void update_entry(struct queue *q, bool *close, bool *open)
 {
-    uint64_t cap = q->c.queue_size;
-    *close = !q->is_entry_closed && q->c.queue_on && q->size >= cap - cap / 8;
+    uint64_t cap = q->c->queue_size;
+    *close = !q->is_entry_closed && q->c->queue_on && q->size >= cap - cap / 8;
     *open = q->is_entry_closed && q->size <= cap / 4 * 3;
     if (*close || *open)
         q->is_entry_closed = *close;
@@ -156,7 +162,7 @@ static void start_request(struct task *t)
 {
     struct request *r = CONTAINER_OF(t, struct request, task);
     struct queue *q = r->queue;
-    uint64_t timeout = q->c.timeout_ns;
+    uint64_t timeout = q->c->timeout_ns;
     r->r.deadline_ns = timeout ? clock_mono_ns() + timeout : 0;
     q->push(q->in, &r->r);
 }
@@ -175,7 +181,7 @@ static struct request *new_request(struct queue *q, struct batch *b)
     r->r.batch = b;
     r->r.loop = loop_current() ? loop_current() : loops_get(0);
     r->first_ns = clock_mono_ns();
-    r->interval_ns = (double)q->c.initial_interval_ns;
+    r->interval_ns = (double)q->c->initial_interval_ns;
     list_init(&r->items);
     list_init(&r->in_list);
     return r;
@@ -186,10 +192,10 @@ static bool is_ripe(const struct queue *q, uint64_t now)
 {
     if (list_is_empty(&q->waiting))
         return false;
-    if (!q->c.batch_on || q->is_draining || q->batch_size >= q->c.min_size)
+    if (!batches(q) || q->is_draining || q->batch_size >= q->c->min_size)
         return true;
     struct item *oldest = LIST_ENTRY(q->waiting.next, struct item, in_list);
-    return now - oldest->enqueued_ns >= q->c.flush_timeout_ns;
+    return now - oldest->enqueued_ns >= q->c->flush_timeout_ns;
 }
 
 static struct item *take_item(struct queue *q)
@@ -204,8 +210,8 @@ static struct item *take_item(struct queue *q)
 /* With the lock held: items for one request, up to max_size (at least one). */
 static void take_items(struct queue *q, struct list *out)
 {
-    uint64_t sum = 0, most = q->c.max_size ? q->c.max_size : UINT64_MAX;
-    uint64_t want = q->c.max_size ? q->c.max_size : MAX(q->c.min_size, 1);
+    uint64_t sum = 0, most = q->c->max_size ? q->c->max_size : UINT64_MAX;
+    uint64_t want = q->c->max_size ? q->c->max_size : MAX(q->c->min_size, 1);
     do {
         struct item *next = LIST_ENTRY(q->waiting.next, struct item, in_list);
         uint64_t n = batch_size_of(q, next->batch);
@@ -213,7 +219,7 @@ static void take_items(struct queue *q, struct list *out)
             return;
         sum += n;
         list_push(out, &take_item(q)->in_list);
-    } while (q->c.batch_on && sum < want && !list_is_empty(&q->waiting));
+    } while (batches(q) && sum < want && !list_is_empty(&q->waiting));
 }
 
 static struct batch *merge(struct list *items)
@@ -264,7 +270,7 @@ static void dispatch(struct queue *q)
         bool close, open;
         list_init(&items);
         pthread_mutex_lock(&q->lock);
-        if (q->in_flight < q->c.num_consumers && is_ripe(q, clock_mono_ns())) {
+        if (q->in_flight < q->c->num_consumers && is_ripe(q, clock_mono_ns())) {
             take_items(q, &items);
             q->in_flight++;
         }
@@ -338,22 +344,22 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
         q->divert(q->divert_arg, b, a);
         return;
     }
-    if (!q->c.queue_on) {
+    if (!q->c->queue_on) {
         atomic_fetch_add(&q->held, b->items);
         send_directly(q, b, a);
         return;
     }
     compact(&b);
     struct item *i = xcalloc(1, sizeof(*i));
-    *i = (struct item){.batch = b, .size = size_of(q->c.sizer, b), .enqueued_ns = clock_mono_ns()};
-    if (i->size > q->c.queue_size) {
+    *i = (struct item){.batch = b, .size = size_of(q->c->sizer, b), .enqueued_ns = clock_mono_ns()};
+    if (i->size > q->c->queue_size) {
         free(i);
         refuse(q, b, a, &VERDICT_PERMANENT("request is larger than the sending queue"), "too_large");
         return;
     }
-    i->ack = q->c.wait_for_result ? a : NULL;
+    i->ack = q->c->wait_for_result ? a : NULL;
     pthread_mutex_lock(&q->lock);
-    full = !q->c.block_on_overflow && q->size + i->size > q->c.queue_size;
+    full = !q->c->block_on_overflow && q->size + i->size > q->c->queue_size;
     if (!full) {
         list_push(&q->waiting, &i->in_list);
         q->size += i->size;
@@ -371,7 +377,7 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
         node_close(q->in);
     if (open)
         node_open(q->in);
-    if (!q->c.wait_for_result)
+    if (!q->c->wait_for_result)
         ack_ok(a); /* the queue is responsible from here on */
     dispatch(q);
 }
@@ -430,10 +436,10 @@ static uint64_t next_delay(struct queue *q, struct request *r, uint64_t throttle
     static _Thread_local unsigned seed;
     if (seed == 0)
         seed = (unsigned)clock_mono_ns() | 1;
-    double f = q->c.randomization_factor;
+    double f = q->c->randomization_factor;
     double at = (double)rand_r(&seed) / (double)RAND_MAX;
     double delay = r->interval_ns * (1 - f + 2 * f * at);
-    r->interval_ns = MIN(r->interval_ns * q->c.multiplier, (double)q->c.max_interval_ns);
+    r->interval_ns = MIN(r->interval_ns * q->c->multiplier, (double)q->c->max_interval_ns);
     return MAX((uint64_t)delay, throttle_ms * NS_PER_MS);
 }
 
@@ -445,10 +451,10 @@ static void retry(struct queue *q, struct request *r, const struct outcome *o)
         return;
     }
     uint64_t now = clock_mono_ns(), delay = next_delay(q, r, o->retry_after_ms);
-    bool is_over = q->c.max_elapsed_ns && now + delay > r->first_ns + q->c.max_elapsed_ns;
+    bool is_over = q->c->max_elapsed_ns && now + delay > r->first_ns + q->c->max_elapsed_ns;
     bool cut;
-    if (!q->c.retry_on || is_over) {
-        give_up(q, r, o, q->c.retry_on ? "no_more_retries" : "retry_off");
+    if (!q->c->retry_on || is_over) {
+        give_up(q, r, o, q->c->retry_on ? "no_more_retries" : "retry_off");
         return;
     }
     pthread_mutex_lock(&q->lock);
@@ -521,10 +527,8 @@ int queue_new(struct queue **out, struct instance *in, const struct queue_config
     SET_MAGIC(q, QUEUE_MAGIC);
     q->refs = 1;
     q->in = in;
-    q->c = *c;
+    q->c = c;
     q->push = push;
-    if (!c->queue_on)
-        q->c.batch_on = false;
     pthread_mutex_init(&q->lock, NULL);
     list_init(&q->waiting);
     list_init(&q->backing_off);
@@ -548,7 +552,7 @@ struct queue *queue_share(struct queue *q, struct instance *in, const struct que
     q->refs++;
     pthread_mutex_lock(&q->lock);
     q->in = in;
-    q->c = *c;
+    q->c = c;
     pthread_mutex_unlock(&q->lock);
     if (moved) {
         node_close(in);

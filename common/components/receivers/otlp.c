@@ -139,7 +139,7 @@ struct counters {
 /* One listener: which protocol it speaks tells is_grpc. */
 struct side {
     struct core *core;
-    struct http_server *server;
+    struct http_server *_Atomic server; /* gates on other loops look at it */
     struct http_handler handler;
     struct counters counters;
     bool is_grpc;
@@ -154,7 +154,7 @@ struct core {
     struct otlp_config identity; /* what it was opened with; texts are copies */
     unsigned servers_open;
     _Atomic uint64_t under_way;
-    bool is_stopping, is_stopped;
+    bool is_stopped;
 };
 
 /* A request between message() and its answer. */
@@ -368,20 +368,18 @@ static void on_verdict(void *arg, const struct verdict *v)
     struct call *c = arg;
     struct side *side = c->side;
     struct core *core = side->core;
+    struct http_request *request = c->request;
     bool ok = v->status == ACK_OK;
     series_add((ok ? side->counters.accepted : side->counters.refused)[c->signal], c->items);
-    if (ok) {
-        answer_ok(side, c->request);
-    } else {
-        int code = v->grpc_code                    ? v->grpc_code
-                   : v->status == ACK_PERMANENT    ? GRPC_INTERNAL
-                                                   : GRPC_UNAVAILABLE;
-        answer_error(side, c->request, code, v->reason ? v->reason : "", v->retry_after_ms);
-    }
     free(c);
+    /* Before the answer: with the last one the server may be gone, and the core with it. */
     atomic_fetch_sub(&core->under_way, 1);
-    if (core->is_stopping && loop_current() == loops_get(0))
-        check_stopped(core);
+    if (ok) {
+        answer_ok(side, request);
+        return;
+    }
+    int code = v->grpc_code ? v->grpc_code : v->status == ACK_PERMANENT ? GRPC_INTERNAL : GRPC_UNAVAILABLE;
+    answer_error(side, request, code, v->reason ? v->reason : "", v->retry_after_ms);
 }
 
 static void deliver(struct side *side, struct http_request *r, enum signal signal, struct batch *b)
@@ -591,7 +589,9 @@ static int open_side(struct side *side, const struct protocol_config *c, const c
                                     .tls = &tls,
                                     .max_streams = (uint32_t)c->max_concurrent_streams,
                                     .is_h2_only = side->is_grpc};
-    int r = http_server_open(&side->server, &sc, &side->handler, e);
+    struct http_server *server = NULL;
+    int r = http_server_open(&server, &sc, &side->handler, e);
+    side->server = server;
     if (r) {
         err_prefix(e, "protocols::%s: ", what);
         return r;
@@ -644,11 +644,11 @@ static void on_closed(void *arg)
 static void otlp_stop(struct instance *in)
 {
     struct core *c = CAST_OBJ(struct core, in->self, CORE_MAGIC);
-    c->is_stopping = true;
-    if (c->grpc.server)
-        http_server_close(&c->grpc.server, on_closed, c);
-    if (c->http.server)
-        http_server_close(&c->http.server, on_closed, c);
+    struct http_server *servers[] = {atomic_exchange(&c->grpc.server, NULL),
+                                     atomic_exchange(&c->http.server, NULL)};
+    for (size_t i = 0; i < ARRAY_LEN(servers); i++)
+        if (servers[i])
+            http_server_close(&servers[i], on_closed, c);
     check_stopped(c);
 }
 
@@ -657,12 +657,13 @@ static void otlp_gate(struct instance *in, struct loop *l, bool open)
     struct core *c = in->self;
     struct side *sides[] = {&c->grpc, &c->http};
     for (size_t i = 0; i < ARRAY_LEN(sides); i++) {
-        if (!sides[i]->server || c->is_stopping)
+        struct http_server *server = sides[i]->server;
+        if (!server)
             continue;
         if (open)
-            http_server_resume(sides[i]->server, l);
+            http_server_resume(server, l);
         else
-            http_server_pause(sides[i]->server, l);
+            http_server_pause(server, l);
     }
 }
 
