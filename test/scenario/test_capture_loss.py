@@ -1,0 +1,203 @@
+"""What was not seen is told, to the byte; what is not ours is never seen."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from harness.capture import Agent, Nginx
+from harness.wait import free_ports, stable, wait_until
+
+pytestmark = pytest.mark.root
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.fixture
+def agent(tmp_path, sink):
+    started = []
+
+    def start(**selection):
+        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
+        return started[-1]
+
+    yield start
+    for a in started:
+        if a.child.alive():
+            assert a.stop() == 0, a.child.log()[-4000:]
+
+
+def test_agent_stopped_under_load(agent, tmp_path):
+    """A 256 KB ring and an agent that sleeps for 3 s: holes, incomplete spans, none wrong."""
+    nginx = Nginx(tmp_path)
+    try:
+        a = agent(ports=[nginx.port], ring_size=262144)
+        stop = threading.Event()
+        sent = []
+
+        def load(c):
+            s = socket.create_connection(("127.0.0.1", nginx.port))
+            i = 0
+            while not stop.is_set():
+                kind = (b"echo", 200), (b"status", 404), (b"fault", 503)
+                word, _ = kind[i % 3]
+                s.sendall(b"GET /%s/%d-%d HTTP/1.1\r\nHost: x\r\n\r\n" % (word, c, i))
+                got = b""
+                while b"\r\n\r\n" not in got or not got.endswith((b"hello", b"nothing", b"later")):
+                    got += s.recv(65536)
+                i += 1
+            sent.append(i)
+            s.close()
+
+        threads = [threading.Thread(target=load, args=(c,)) for c in range(4)]
+        for t in threads:
+            t.start()
+        wait_until(lambda: len(a.spans()) > 100, 20, "spans under load")
+        os.kill(a.child.pid, signal.SIGSTOP)
+        threading.Event().wait(3)  # the case itself
+        os.kill(a.child.pid, signal.SIGCONT)
+        before = len(a.spans())
+        wait_until(lambda: len(a.spans()) > before + 100, 20, "spans after the stop")
+        stop.set()
+        for t in threads:
+            t.join()
+        stable(lambda: len(a.spans()), quiet=1)
+        spans = a.spans()
+        incomplete = [s for s in spans if "tailrace.incomplete" in s.attrs]
+        whole = [s for s in spans if "tailrace.incomplete" not in s.attrs]
+        assert len(spans) < sum(sent) and a.ledger()["socket", "send"]["holes"]["ring_full"] > 0
+        paths = [s.path for s in whole]
+        assert len(set(paths)) == len(paths), "a request twice"
+        want = {"echo": (200, 5), "status": (404, 7), "fault": (503, 5)}
+        for s in whole:
+            status, size = want[s.path.split("/")[1]]
+            assert (s.attrs.get("http.response.status_code"), s.attrs.get("http.response.body.size")) == \
+                (status, size), s
+        for s in incomplete:
+            status = s.attrs.get("http.response.status_code")
+            assert status in (None, want[s.path.split("/")[1]][0]), s
+        a.assert_ledger()
+    finally:
+        nginx.stop()
+
+
+def test_quiet_host_exports_nothing(agent, sink):
+    """--all sees its own exporter's host, too: nothing may come of that."""
+    a = agent(all="true")
+    sink.clear()
+    threading.Event().wait(20)  # the case itself
+    # Others may be busy on this host; nothing may come of ourselves, the exporter and this test.
+    ports = (sink.grpc_port, sink.http_port, a.metrics_port)
+    assert not [s for s in a.spans() if s.resource.get("process.pid") in (os.getpid(), a.child.pid) or
+                s.port in ports or s.attrs.get("network.peer.port") in ports or
+                s.resource.get("process.executable.name", "").startswith("tailrace-")]
+
+
+def test_no_foreign_bytes(agent, tmp_path):
+    """Peeks, truncated receives, urgent data and error queues bring no byte that was not on the stream."""
+    record = tmp_path / "records"
+    port, = free_ports(1)
+    agent(pids=[os.getpid()], record_file=record)
+    listener = socket.create_server(("127.0.0.1", port))
+    client = socket.create_connection(("127.0.0.1", port))
+    server = listener.accept()[0]
+    secret = b"SECRET-" + os.urandom(8).hex().encode()
+    log = open(tmp_path / "log", "wb", buffering=0)
+    client.sendall(b"GET /secret HTTP/1.1\r\nHost: x\r\n\r\n")
+    buffer = bytearray(secret * 20)
+    server.recv_into(buffer, 10, socket.MSG_PEEK)
+    log.write(secret)
+    stale = bytearray(secret * 20)
+    got = server.recv_into(stale, 27, socket.MSG_TRUNC)  # the bytes are thrown away, the buffer is stale
+    log.write(secret)
+    client.send(b"!", socket.MSG_OOB)
+    rest = bytearray(secret * 20)
+    server.recv_into(rest, 400)
+    log.write(secret)
+    server.sendall(OK)
+    client.recv(1000)
+    with open("/dev/zero", "rb") as f:
+        f.read(100)
+    for s in (client, server, listener):
+        s.close()
+    wait_until(lambda: record.stat().st_size > 1000 and OK in record.read_bytes(), 10, "the records")
+    assert got
+    assert secret not in record.read_bytes()
+
+
+URING = r"""
+#include <liburing.h>
+#include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <arpa/inet.h>
+#include <sys/socket.h>
+int main(int argc, char **argv)
+{
+    struct io_uring ring;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
+    int l = socket(AF_INET, SOCK_STREAM, 0), one = 1, log = open(argv[2], O_WRONLY | O_CREAT, 0600), s;
+    char buf[4096];
+    inet_pton(AF_INET, "127.0.0.1", &a.sin_addr);
+    setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (bind(l, (void *)&a, sizeof(a)) || listen(l, 10) || io_uring_queue_init(8, &ring, 0))
+        return 2;
+    printf("ready\n");
+    fflush(stdout);
+    s = accept(l, NULL, NULL);
+    for (int i = 0; i < 200; i++) {
+        struct io_uring_sqe *e = io_uring_get_sqe(&ring);
+        struct io_uring_cqe *c;
+        io_uring_prep_recv(e, s, buf, sizeof(buf), 0);
+        io_uring_submit(&ring);
+        for (int k = 0; k < 2000; k++) {
+            if (write(log, argv[3], strlen(argv[3])) < 0)
+                return 3;
+            if (io_uring_peek_cqe(&ring, &c) == 0)
+                break;
+        }
+        if (io_uring_wait_cqe(&ring, &c) || c->res <= 0)
+            break;
+        io_uring_cqe_seen(&ring, c);
+        if (send(s, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 38, 0) < 0)
+            break;
+    }
+    return 0;
+}
+"""
+
+
+def test_io_uring_with_a_log(agent, tmp_path):
+    """Task work of io_uring runs at the exit of any syscall: the log's buffer is not the socket's."""
+    source, binary, record = tmp_path / "uring.c", tmp_path / "uring", tmp_path / "records"
+    source.write_text(URING)
+    built = subprocess.run(["cc", "-o", binary, source, "-luring"], capture_output=True)
+    if built.returncode:
+        pytest.skip("needs liburing")
+    port, = free_ports(1)
+    secret = "SECRET-" + os.urandom(8).hex()
+    a = agent(ports=[port], record_file=record)
+    p = subprocess.Popen([binary, str(port), tmp_path / "log", secret], stdout=subprocess.PIPE)
+    try:
+        if p.stdout.readline() != b"ready\n":
+            pytest.skip("needs io_uring")
+        c = socket.create_connection(("127.0.0.1", port))
+        for i in range(200):
+            c.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % i)
+            assert c.recv(1000)
+        c.close()
+        assert p.wait(20) == 0
+    finally:
+        if p.poll() is None:
+            p.kill()
+        p.wait()
+    wait_until(lambda: a.ledger()["socket", "receive"]["holes"]["no_user_buffer"] > 0, 10, "holes are told")
+    a.assert_ledger()
+    assert secret.encode() not in pathlib.Path(record).read_bytes()
