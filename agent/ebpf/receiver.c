@@ -31,6 +31,7 @@ struct receiver {
     struct recording recording;
     struct loop_timer *timer;
     uv_poll_t *poll;
+    char *identity;
     uint64_t second_ns; /* of the last tick */
     bool is_capturing, is_stopping;
 };
@@ -146,6 +147,7 @@ static int ebpf_create(struct instance *in, struct err *e)
     o.judged = on_judged;
     o.arg = r;
     capture_init(&r->capture, &o);
+    r->identity = ebpf_identity(config);
     r->counters = capture_metrics_new(in->id);
     return 0;
 }
@@ -186,6 +188,8 @@ static int ebpf_start(struct instance *in, struct err *e)
     uint64_t ms = MAX(c->drain_interval_ns / NS_PER_MS, 1u);
     int res;
 
+    if (r->source)
+        return 0; /* adopted: it never stopped */
     selection_resolve(&r->selection, c, &in->log);
     r->capture.options.selection = r->selection.s;
     if (c->record_file[0] && (res = recording_open(&r->recording, c->record_file, e)))
@@ -234,26 +238,67 @@ static void ebpf_stop(struct instance *in)
     instance_stopped(in);
 }
 
-static void ebpf_free(struct instance *in)
+static void receiver_free(struct receiver *r)
 {
-    struct receiver *r = CAST_OBJ(struct receiver, in->self, RECEIVER_MAGIC);
-
     if (r->source || r->timer)
         stop_capturing(r);
     recording_close(&r->recording);
     capture_metrics_free(&r->counters);
     capture_fini(&r->capture);
     selection_free(&r->selection);
+    free(r->identity);
     CLEAR_MAGIC(r);
     free(r);
+}
+
+static void ebpf_free(struct instance *in)
+{
+    if (in->self) /* else the next generation has it */
+        receiver_free(CAST_OBJ(struct receiver, in->self, RECEIVER_MAGIC));
     in->self = NULL;
+}
+
+/*
+ * A reload. With the same keys the running receiver goes on, with its connections; texts of its
+ * selection are the new configuration's from here on. With other keys it ends before the new one
+ * begins, since two at a time would see every request twice.
+ */
+static bool ebpf_adopt(struct instance *in, struct instance *old)
+{
+    struct receiver *mine = CAST_OBJ(struct receiver, in->self, RECEIVER_MAGIC);
+    struct receiver *r = CAST_OBJ(struct receiver, old->self, RECEIVER_MAGIC);
+    struct selection_storage texts = mine->selection;
+
+    if (!r->source || strcmp(r->identity, mine->identity) != 0) {
+        drain(r);
+        if (r->source)
+            stop_capturing(r);
+        return false;
+    }
+    texts.excluded = r->selection.excluded;
+    texts.s.excluded = r->selection.s.excluded;
+    texts.s.n_excluded = r->selection.s.n_excluded;
+    mine->selection = r->selection;
+    mine->selection.excluded = NULL;
+    r->selection = texts;
+    r->config = in->config;
+    r->capture.options.selection = texts.s;
+    r->capture.options.request.redacted_keys = texts.redacted;
+    r->capture.options.resource.service_name = r->config->service_name;
+    r->capture.options.resource.attributes = texts.attributes;
+    r->capture.processes.resource = r->capture.options.resource;
+    r->in = in;
+    in->self = r;
+    old->self = NULL;
+    receiver_free(mine);
+    return true;
 }
 
 static void ebpf_gate(struct instance *in, struct loop *loop, bool open)
 {
-    struct receiver *r = CAST_OBJ(struct receiver, in->self, RECEIVER_MAGIC);
+    struct receiver *r = in->self;
 
-    if (open && r->is_capturing && loop == loops_get(0))
+    if (r && open && r->is_capturing && loop == loops_get(0))
         hand_on(r, clock_mono_ns());
 }
 
@@ -268,6 +313,7 @@ const struct component ebpf_component = {
     .config_size = sizeof(struct ebpf_config),
     .validate = ebpf_validate,
     .create = ebpf_create,
+    .adopt = ebpf_adopt,
     .start = ebpf_start,
     .stop = ebpf_stop,
     .free = ebpf_free,

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/ebpf/url.h"
+#include "common/base/buf.h"
 
 enum { PORTS_MAX = 65535, EXCLUDED_MAX = 256 };
 
@@ -130,6 +131,39 @@ static char *join_attributes(const struct option_list *l)
         all = more;
     }
     return all;
+}
+
+static void add_list(struct buf *b, const char *name, const struct option_list *l)
+{
+    buf_addf(b, "%s", name);
+    for (size_t i = 0; i < l->n; i++)
+        buf_addf(b, "\n%s", text_at(l, i));
+    buf_add_byte(b, 0);
+}
+
+char *ebpf_identity(const struct ebpf_config *c)
+{
+    char *attributes = join_attributes(&c->resource_attributes), *text;
+    struct buf b;
+
+    buf_init(&b);
+    add_list(&b, "ports", &c->ports);
+    add_list(&b, "exes", &c->exes);
+    add_list(&b, "pids", &c->pids);
+    add_list(&b, "exclude", &c->exclude_endpoints);
+    add_list(&b, "redact", &c->redact_query_keys);
+    buf_addf(&b, "%d%d%d%d %d %llu %llu %llu %llu %llu\n%s\n%s\n%s", c->all, c->tls, c->scheduler,
+             c->client_spans_with_traceparent, c->tier, (unsigned long long)c->ring_size,
+             (unsigned long long)c->control_ring_size, (unsigned long long)c->drain_interval_ns,
+             (unsigned long long)c->metrics_interval_ns, (unsigned long long)c->max_series,
+             c->service_name, c->record_file, attributes);
+    for (size_t i = 0; i < b.n; i++)
+        if (!b.p[i])
+            b.p[i] = '\t';
+    text = xstrdup(buf_cstr(&b));
+    buf_fini(&b);
+    free(attributes);
+    return text;
 }
 
 int selection_read(struct selection_storage *out, const struct ebpf_config *c, struct err *e)

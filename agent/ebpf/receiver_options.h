@@ -35,5 +35,7 @@ int selection_read(struct selection_storage *out, const struct ebpf_config *c, s
 void selection_resolve(struct selection_storage *s, const struct ebpf_config *c,
                        const struct log_ctx *log);
 void selection_free(struct selection_storage *s);
+/* All keys as one text: equal texts, equal receivers. Heap. */
+char *ebpf_identity(const struct ebpf_config *c);
 
 #endif

@@ -85,6 +85,42 @@ def test_agent_stopped_under_load(agent, tmp_path):
         nginx.stop()
 
 
+@pytest.mark.parametrize("changed", ["nothing", "receiver"])
+def test_reload(agent, tmp_path, changed):
+    """SIGHUP between requests of a connection: no request twice; with the same keys none lost either."""
+    nginx = Nginx(tmp_path)
+    try:
+        a = agent(ports=[nginx.port])
+        s = socket.create_connection(("127.0.0.1", nginx.port))
+        n = 0
+
+        def requests(count):
+            nonlocal n
+            for _ in range(count):
+                s.sendall(b"GET /echo/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n)
+                got = b""
+                while not got.endswith(b"hello"):
+                    got += s.recv(65536)
+                n += 1
+
+        requests(50)
+        wait_until(lambda: len(a.spans()) == 50, 10, "spans before")
+        if changed == "receiver":
+            path = tmp_path / "agent0.yaml"
+            path.write_text(path.read_text().replace("metrics_interval: 1s", "metrics_interval: 2s"))
+        a.child.signal(signal.SIGHUP)
+        if changed == "nothing":
+            requests(500)
+        a.child.wait_log("configuration reloaded")
+        requests(50)
+        wait_until(lambda: len(a.spans()) >= n, 10, "spans after")
+        stable(lambda: len(a.spans()))
+        assert sorted(int(x.path.split("/")[-1]) for x in a.spans()) == list(range(n))
+        s.close()
+    finally:
+        nginx.stop()
+
+
 def test_quiet_host_exports_nothing(agent, sink):
     """--all sees its own exporter's host, too: nothing may come of that."""
     a = agent(all="true")
