@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/ebpf/doctor.h"
 #include "agent/ebpf/replay.h"
 #include "agent/fileless.h"
 
@@ -14,6 +15,7 @@ static const struct component *const components[] = {
 #undef COMPONENT
 
 static const struct service_command commands[] = {
+    {"doctor", "what this kernel lets the agent do, hook by hook", doctor_command},
     {"replay", "FILE: make the spans of a recording again and print them", replay_command},
     {NULL, NULL, NULL},
 };

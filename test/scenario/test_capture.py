@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from harness.gateway import TELEMETRY, Gateway
-from harness.process import Child
+from harness.process import Child, program
 from harness.wait import accepts, free_ports, stable, wait_until
 
 pytestmark = pytest.mark.root
@@ -160,3 +160,23 @@ def test_short_lived_clients(agent, nginx, sink):
             for s in spans} == {f"/c{i}" for i in range(n)}
     resources = {r for r, _, _ in sink.records()}
     assert all(b"curl" in r for r in resources)
+
+
+def test_doctor_tells_what_capturing_uses():
+    """What the table says works is what the agent then attaches: its tier is the one it runs by."""
+    done = subprocess.run([program("tailrace-agent"), "doctor"], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:-1]]
+    works = {(r[0], r[1]): r[2] for r in rows}
+    assert works[("tp_btf/sock_send_length", "tr_send_length")] == "yes"
+    assert works[("tp_btf/sock_recv_length", "tr_recv_length")] == "yes"
+    assert done.stdout.splitlines()[-1] == "capture tier: sock_length"
+
+
+def test_a_tier_that_is_not_there_is_an_error(tmp_path):
+    done = subprocess.run([program("tailrace-agent"), "--port", "1", "--capture-tier", "kprobe", "--set",
+                           "service.telemetry.metrics.level=none"], capture_output=True, text=True,
+                          timeout=30, env=dict(os.environ, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1"))
+    assert done.returncode == 1
+    assert "capture_tier" in done.stderr + done.stdout
