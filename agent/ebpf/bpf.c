@@ -19,6 +19,7 @@
 #include "agent/ebpf/source.h"
 #include "bpf/wire.h"
 #include "common/base/log.h"
+#include "common/pipeline/telemetry.h"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
@@ -423,6 +424,25 @@ void source_select(struct source *s, const struct process *p)
         libraries_look(&s->libraries, p->tgid);
 }
 
+static const char *const counter_names[WIRE_COUNTERS] = {
+    [WIRE_LOST_RECORDS] = "lost_records",   [WIRE_LOST_BYTES] = "lost_bytes",
+    [WIRE_LOST_CONTROL] = "lost_control",   [WIRE_NO_COOKIE] = "no_cookie",
+    [WIRE_NO_STATE] = "no_state",           [WIRE_PASSED_SEND] = "passed_send_bytes",
+    [WIRE_PASSED_RECV] = "passed_receive_bytes",
+};
+static const struct metric_desc kernel_desc = {
+    "ebpf_kernel_count", "What the kernel side counts: losses, and stream bytes that passed.",
+    "{count}", METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
+
+static void expose_counters(const struct source *s)
+{
+    for (unsigned k = 0; k < WIRE_COUNTERS; k++) {
+        struct label l = {"counter", counter_names[k]};
+
+        series_set(telemetry_series(&kernel_desc, &l, 1), (int64_t)s->counters[k]);
+    }
+}
+
 /* Sums over CPUs; losses are told as they grow. */
 static void read_counters(struct source *s)
 {
@@ -542,6 +562,7 @@ void source_tick(struct source *s, struct capture *c, uint64_t now_ns)
 {
     read_tcp(s, c);
     read_counters(s);
+    expose_counters(s);
     if (s->has_tls)
         libraries_tick(&s->libraries, now_ns);
 }

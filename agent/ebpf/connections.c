@@ -67,10 +67,17 @@ static struct conn *conn_find(const struct connections *cs, const struct conn_ke
     return hashmap_find(&cs->by_key, key_hash(k), conn_eq, k);
 }
 
+static void close_conn(struct connections *cs, struct conn *c);
+
 static struct conn *conn_new(struct connections *cs, const struct conn_key *k)
 {
-    struct conn *c = cs->n < CONNS_MAX ? try_alloc(sizeof(*c)) : NULL;
+    struct conn *c;
 
+    if (cs->n >= CONNS_MAX) { /* the longest unused one: its close was lost, most likely */
+        cs->ledger.lost_closes++;
+        close_conn(cs, LIST_ENTRY(cs->all.next, struct conn, link));
+    }
+    c = try_alloc(sizeof(*c));
     if (!c)
         return NULL;
     memset(c, 0, sizeof(*c));

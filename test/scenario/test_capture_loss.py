@@ -81,6 +81,12 @@ def test_agent_stopped_under_load(agent, tmp_path):
             status = s.attrs.get("http.response.status_code")
             assert status in (None, want[s.path.split("/")[1]][0]), s
         a.assert_ledger()
+        # What the kernel counted as passed is what is accounted for here, byte for byte.
+        def sums():
+            k, l = a.kernel(), a.ledger()
+            return (k["passed_send_bytes"], k["passed_receive_bytes"]) == \
+                (l["socket", "send"]["passed"], l["socket", "receive"]["passed"])
+        wait_until(sums, 5, f"both sides count the same: {a.kernel()} {a.ledger()}")
     finally:
         nginx.stop()
 

@@ -109,6 +109,11 @@ class Agent:
                 out.setdefault(key, {"holes": {}})["holes"][labels["reason"]] = int(value)
         return out
 
+    def kernel(self):
+        """{counter: value} of the kernel side."""
+        return {dict(labels)["counter"]: int(v) for (name, labels), v in metrics.scrape(self.metrics_port).items()
+                if name.startswith("otelcol_ebpf_kernel_count")}
+
     def assert_ledger(self):
         for key, a in self.ledger().items():
             assert a["passed"] == a["parsed"] + a["skipped"] + a["held"] + sum(a["holes"].values()), (key, a)
