@@ -39,7 +39,8 @@ struct field {
 
 static inline struct wire wire_of(struct str s)
 {
-    return (struct wire){(const uint8_t *)s.p, (const uint8_t *)s.p + s.n};
+    const uint8_t *p = (const uint8_t *)s.p;
+    return (struct wire){p, s.n ? p + s.n : p}; /* NULL + 0 is undefined in C */
 }
 
 /* 1: a field was read into *f. 0: the end. -EBADMSG: malformed (bad tag, length, varint, group). */
