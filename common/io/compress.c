@@ -68,8 +68,8 @@ static struct codecs *thread_codecs(void)
 /* Room for at least one more byte, at most `limit` in all. */
 static int more_room(struct chunk **out, size_t limit)
 {
-    size_t cap = (*out)->cap;
-    if ((*out)->len < cap && cap <= limit)
+    size_t cap = (*out)->cap; /* may be above the limit: chunks come in classes */
+    if ((*out)->len < MIN(cap, limit))
         return 0;
     if (cap >= limit)
         return -E2BIG;
