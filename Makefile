@@ -145,15 +145,17 @@ tools: $(tool_bin) $(bench_bin) ## helper programs of tests and benchmarks
 
 # ---- what people call ----
 
-.PHONY: setup test scenario lint run bench install
+.PHONY: setup test scenario lint format run bench install
 setup: ## installs what building and testing need (Debian 12)
 	@scripts/setup
 test: ## everything; the last line sums it up
 	@scripts/test $(STAGES)
 scenario: all tools ## scenario tests on the plain build
 	@.venv/bin/python -m pytest -q test/scenario $(ARGS)
-lint: ## shellcheck and structure checks
+lint: ## what is told without running: shellcheck, clang-format, structure
 	@scripts/test lint
+format: ## clang-format over the tree
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
 run: all ## a gateway and an agent on this host
 	@scripts/run
 bench: all tools ## cost per span beside a reference (ARGS="--quick")

@@ -77,7 +77,8 @@ static int take_client_spans(const char *v, struct err *e)
 }
 
 const struct service_flag fileless_flags[] = {
-    {"--port", "LIST", "observe processes that listen on these ports: 8080,8443,9000-9010", take_port},
+    {"--port", "LIST", "observe processes that listen on these ports: 8080,8443,9000-9010",
+     take_port},
     {"--exe", "GLOBS", "observe processes by executable: '*/nginx,*/python3*'", take_exe},
     {"--pid", "LIST", "observe processes by number", take_pid},
     {"--all", NULL, "observe every process of this host", take_all},
@@ -142,8 +143,10 @@ static int read_protocol(struct target_of *t, struct err *e)
     t->url = otlp_env(t->signal, "ENDPOINT", &t->is_own);
     t->is_grpc = p ? strcmp(p, "grpc") == 0 : t->url && ends_with_grpc_port(t->url);
     if (p && !t->is_grpc && strcmp(p, "http/protobuf") != 0)
-        return err_set(e, -EINVAL, "OTEL_EXPORTER_OTLP_PROTOCOL: '%s' is not known here: grpc, "
-                                   "http/protobuf", p);
+        return err_set(e, -EINVAL,
+                       "OTEL_EXPORTER_OTLP_PROTOCOL: '%s' is not known here: grpc, "
+                       "http/protobuf",
+                       p);
     if (!t->url)
         t->url = t->is_grpc ? "http://localhost:4317" : "http://localhost:4318";
     return 0;
@@ -228,7 +231,8 @@ static void put_exporter(struct buf *b, const struct target_of *t)
 
     buf_addf(b, "  %s:\n", t->exporter);
     if (!t->is_grpc && t->is_own) /* a signal's own endpoint is used as it is */
-        put_line(b, strcmp(t->signal, "TRACES") == 0 ? "traces_endpoint" : "metrics_endpoint", t->url);
+        put_line(b, strcmp(t->signal, "TRACES") == 0 ? "traces_endpoint" : "metrics_endpoint",
+                 t->url);
     else
         put_line(b, "endpoint", t->url);
     put_tls(b, t);

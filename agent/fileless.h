@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A configuration without a file: flags tell what to observe, the OTEL_ variables of the OpenTelemetry
- * SDK specification tell where telemetry goes.
+ * A configuration without a file: flags tell what to observe, the OTEL_ variables of the
+ * OpenTelemetry SDK specification tell where telemetry goes.
  * https://opentelemetry.io/docs/specs/otel/protocol/exporter/
  */
 #ifndef AGENT_FILELESS_H

@@ -33,8 +33,8 @@ static __always_inline u32 netns_of(struct sock *sk)
 }
 
 /*
- * Role, when no state change told it: a socket whose local port has a listener was accepted from it,
- * any other one has connected.
+ * Role, when no state change told it: a socket whose local port has a listener was accepted from
+ * it, any other one has connected.
  */
 static __always_inline u8 role_of(struct sock *sk, u16 *listener_port)
 {
@@ -111,7 +111,8 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
     r->family = (u8)sk->__sk_common.skc_family;
     r->role = c->role;
     r->joined = c->joined;
-    /* Counting began at 0 with the state: what was lost before this record is a gap in positions. */
+    /* Counting began at 0 with the state: what was lost before this record is a gap in positions.
+     */
     r->local_port = sk->__sk_common.skc_num;
     r->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
     r->listener_port = c->listener_port;
@@ -129,7 +130,8 @@ static __always_inline void take_verdict(struct conn *c)
     struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &c->cookie);
     if (!v)
         return;
-    if (c->opaque) { /* it is about the plaintext: SSL calls look there, the end of the socket clears it */
+    if (c->opaque) { /* it is about the plaintext: SSL calls look there, the end of the socket
+                        clears it */
         if (v->mode == WIRE_NOTHING)
             c->mode = WIRE_NOTHING;
         return;

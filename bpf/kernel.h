@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The few kernel types and fields that are used, relocated at load (CO-RE): a build needs no running
- * kernel's BTF. Order and missing fields do not matter.
+ * The few kernel types and fields that are used, relocated at load (CO-RE): a build needs no
+ * running kernel's BTF. Order and missing fields do not matter.
  */
 #ifndef TAILRACE_KERNEL_H
 #define TAILRACE_KERNEL_H

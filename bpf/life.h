@@ -26,8 +26,9 @@ static __always_inline void note_listener(struct sock *sk, bool begins)
 }
 
 /*
- * Since 4.16. Why here: SYN_SENT is set inside connect() of the process itself, so role and process are
- * certain; LISTEN likewise. The raw tracepoint has the typed socket, which may have its cookie minted.
+ * Since 4.16. Why here: SYN_SENT is set inside connect() of the process itself, so role and process
+ * are certain; LISTEN likewise. The raw tracepoint has the typed socket, which may have its cookie
+ * minted.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)

@@ -7,9 +7,9 @@
 #include "bpf/wire.h"
 
 /* Set before loading. */
-const volatile unsigned int self_tgid = 0;      /* never observed */
-const volatile unsigned char select_all = 0;      /* every process */
-const volatile unsigned char select_unknown = 0;  /* executables nobody has judged yet: captured */
+const volatile unsigned int self_tgid = 0;       /* never observed */
+const volatile unsigned char select_all = 0;     /* every process */
+const volatile unsigned char select_unknown = 0; /* executables nobody has judged yet: captured */
 const volatile unsigned long long wake_bytes = 2 << 20; /* ring fill that wakes the reader */
 
 /* State of a connection: 104 bytes, charged to the socket. */

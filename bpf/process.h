@@ -81,7 +81,8 @@ int BPF_PROG(tr_fork, struct task_struct *parent, struct task_struct *child)
     return 0;
 }
 
-/* Since 2.6.35. Of the thread that gave the process its number: the last we hear in nearly all cases. */
+/* Since 2.6.35. Of the thread that gave the process its number: the last we hear in nearly all
+ * cases. */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(tr_exit, struct task_struct *task)
 {

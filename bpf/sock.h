@@ -2,11 +2,11 @@
 /*
  * Stream bytes of observed connections, at the end of each send and receive.
  *
- * The buffer is read through the registers of the system call that is running, but only if they can be
- * trusted: no kernel, io or user worker; the syscall's body still runs (ax == -ENOSYS: the entry code
- * puts it there and the exit code overwrites it); the syscall is one of this direction; and the file at
- * its first argument is this socket. io_uring's task work runs at the exit of any syscall: without these
- * tests the bytes of a write to a log file would be taken for the socket's.
+ * The buffer is read through the registers of the system call that is running, but only if they can
+ * be trusted: no kernel, io or user worker; the syscall's body still runs (ax == -ENOSYS: the entry
+ * code puts it there and the exit code overwrites it); the syscall is one of this direction; and
+ * the file at its first argument is this socket. io_uring's task work runs at the exit of any
+ * syscall: without these tests the bytes of a write to a log file would be taken for the socket's.
  */
 #ifndef TAILRACE_SOCK_H
 #define TAILRACE_SOCK_H
@@ -81,12 +81,14 @@ static __always_inline void find_source(struct source *s, struct sock *sk, u8 di
 }
 
 struct iov_walk {
-    u8 *dst; /* room for twice the class, so that an offset and a length below it never pass the end */
+    u8 *dst; /* room for twice the class, so that an offset and a length below it never pass the end
+              */
     u64 iov;
     u32 off, want;
 };
 
-/* One iovec; 1 ends the loop. A function for each class: its size is a constant for the verifier. */
+/* One iovec; 1 ends the loop. A function for each class: its size is a constant for the verifier.
+ */
 #define IOV_STEP(name, SIZE)                                                                       \
     static long name(u32 i, struct iov_walk *w)                                                    \
     {                                                                                              \
@@ -168,7 +170,8 @@ static __always_inline void send_length(struct event *e)
         u8 bytes[(SIZE) * (TIMES) + WIRE_TAIL_MAX];                                                \
     }
 
-/* Reserves a class, whose size is a constant for the verifier, and fills in what stands in front. */
+/* Reserves a class, whose size is a constant for the verifier, and fills in what stands in front.
+ */
 #define RESERVE(SIZE, TIMES)                                                                       \
     ROOM(SIZE, TIMES) *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);                         \
     if (!r) {                                                                                      \
@@ -242,7 +245,8 @@ static __always_inline void set_wanted(struct event *e)
     u32 d = e->dir & 1;
     take_verdict(c); /* later ones, too: a connection may turn out to need more */
     if (c->mode == WIRE_UNDECIDED) {
-        u32 left = c->captured[d] < WIRE_UNDECIDED_BYTES ? WIRE_UNDECIDED_BYTES - c->captured[d] : 0;
+        u32 left =
+            c->captured[d] < WIRE_UNDECIDED_BYTES ? WIRE_UNDECIDED_BYTES - c->captured[d] : 0;
         if (left < WIRE_UNDECIDED_HEAD)
             left = WIRE_UNDECIDED_HEAD;
         e->head = e->len < left ? e->len : left;
@@ -261,7 +265,8 @@ static __always_inline void set_wanted(struct event *e)
         e->head = WIRE_HEAD_MAX;
 }
 
-/* Stream position before this call, from the socket's own counters; what they jumped over is a hole. */
+/* Stream position before this call, from the socket's own counters; what they jumped over is a
+ * hole. */
 static __always_inline void set_position(struct event *e, struct sock *sk)
 {
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);

@@ -2,16 +2,22 @@
 /*
  * TCP of observed connections, counted in the kernel by cgroup: no record is sent for any of it.
  *
- * Histograms are OTLP's exponential ones, of seconds: bucketing nanoseconds and dividing later would
- * move counts, since log2(1e-9) is no whole number of buckets. So nanoseconds become seconds first, as
- * 32.32 fixed point.
+ * Histograms are OTLP's exponential ones, of seconds: bucketing nanoseconds and dividing later
+ * would move counts, since log2(1e-9) is no whole number of buckets. So nanoseconds become seconds
+ * first, as 32.32 fixed point.
  */
 #ifndef TAILRACE_TCP_H
 #define TAILRACE_TCP_H
 
 #include "bpf/conn.h"
 
-enum { ENETUNREACH = 101, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTUNREACH = 113 };
+enum {
+    ENETUNREACH = 101,
+    ECONNRESET = 104,
+    ETIMEDOUT = 110,
+    ECONNREFUSED = 111,
+    EHOSTUNREACH = 113
+};
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -40,7 +46,7 @@ static __always_inline u32 bucket_of(u64 ns)
     u64 u, m;
     s32 e = 0, i;
     if (ns > 14000000000ULL)
-        ns = 14000000000ULL; /* what the multiplication below holds */
+        ns = 14000000000ULL;                      /* what the multiplication below holds */
     u = (ns << 2) + ((ns * 1266874890ULL) >> 32); /* ns * 2^32 / 1e9 */
     if (u == 0)
         return 0;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * Plaintext of OpenSSL: SSL_read, SSL_write and their _ex forms, at the call's return, when it has
- * succeeded (a WANT_WRITE that is tried again would count twice at entry, and a mapped file that is not
- * in memory yet would fault there).
+ * succeeded (a WANT_WRITE that is tried again would count twice at entry, and a mapped file that is
+ * not in memory yet would fault there).
  *
- * Which socket: a socket call inside an SSL call binds {process, SSL object} to that socket's cookie;
- * another cookie begins a new generation, since programs use the same object for one connection after
- * the other.
+ * Which socket: a socket call inside an SSL call binds {process, SSL object} to that socket's
+ * cookie; another cookie begins a new generation, since programs use the same object for one
+ * connection after the other.
  */
 #ifndef TAILRACE_TLS_H
 #define TAILRACE_TLS_H
@@ -49,7 +49,8 @@ struct {
     __type(value, struct ssl_call);
 } ssl_calls SEC(".maps");
 
-/* Called for every socket call of a selected process: the state of the SSL object it is inside of. */
+/* Called for every socket call of a selected process: the state of the SSL object it is inside of.
+ */
 static __always_inline struct ssl_state *ssl_bind(struct sock *sk)
 {
     u64 id = bpf_get_current_pid_tgid();

@@ -40,7 +40,8 @@ enum wire_hole {
 enum wire_mode { WIRE_UNDECIDED, WIRE_BYTES, WIRE_LENGTHS, WIRE_NOTHING };
 
 #define WIRE_UNDECIDED_BYTES (64u << 10) /* of a direction, while nobody has decided */
-#define WIRE_UNDECIDED_HEAD 4096u /* after that: of each call, so that no message is missed meanwhile */
+#define WIRE_UNDECIDED_HEAD                                                                        \
+    4096u /* after that: of each call, so that no message is missed meanwhile */
 #define WIRE_HEAD_MAX 16384u
 #define WIRE_TAIL_MAX 16u
 #define WIRE_ARGV 256
@@ -127,7 +128,8 @@ enum wire_failure {
     WIRE_FAILURES,
 };
 enum wire_histogram { WIRE_CONNECT, WIRE_RTT, WIRE_HISTOGRAMS };
-/* Bucket i holds (2^((i + OFFSET) / 4), 2^((i + OFFSET + 1) / 4)] seconds: 0.24 us to 17 minutes. */
+/* Bucket i holds (2^((i + OFFSET) / 4), 2^((i + OFFSET + 1) / 4)] seconds: 0.24 us to 17 minutes.
+ */
 enum wire_histogram_shape { WIRE_SCALE = 2, WIRE_OFFSET = -88, WIRE_BUCKETS = 128 };
 
 struct wire_tcp {
@@ -143,11 +145,12 @@ WIRE_ASSERT(wire_tcp, 48 + 2 * (8 + 8 * 128));
 /* Counters of the kernel side, one array entry each, per CPU. */
 enum wire_counter {
     WIRE_LOST_RECORDS,
-    WIRE_LOST_BYTES,       /* stream bytes of records that the ring had no room for */
-    WIRE_LOST_CONTROL,     /* process records */
-    WIRE_NO_COOKIE,        /* events of sockets without identity */
-    WIRE_NO_STATE,         /* connection state could not be made */
-    WIRE_PASSED_SEND, WIRE_PASSED_RECV, /* stream bytes of observed connections */
+    WIRE_LOST_BYTES,   /* stream bytes of records that the ring had no room for */
+    WIRE_LOST_CONTROL, /* process records */
+    WIRE_NO_COOKIE,    /* events of sockets without identity */
+    WIRE_NO_STATE,     /* connection state could not be made */
+    WIRE_PASSED_SEND,
+    WIRE_PASSED_RECV, /* stream bytes of observed connections */
     WIRE_COUNTERS,
 };
 

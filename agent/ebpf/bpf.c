@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel as a source of records: loads and attaches the BPF object, drains its rings, writes its
- * maps. The only file that knows libbpf.
+ * The kernel as a source of records: loads and attaches the BPF object, drains its rings, writes
+ * its maps. The only file that knows libbpf.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -45,8 +45,8 @@ struct source {
 /* ---- records ---- */
 
 static const enum hole holes[] = {
-    [WIRE_HOLE_NONE] = HOLE_NONE,           [WIRE_HOLE_NO_BUFFER] = HOLE_NO_BUFFER,
-    [WIRE_HOLE_FAULT] = HOLE_FAULT,         [WIRE_HOLE_TRUNCATED] = HOLE_TRUNCATED,
+    [WIRE_HOLE_NONE] = HOLE_NONE,   [WIRE_HOLE_NO_BUFFER] = HOLE_NO_BUFFER,
+    [WIRE_HOLE_FAULT] = HOLE_FAULT, [WIRE_HOLE_TRUNCATED] = HOLE_TRUNCATED,
     [WIRE_HOLE_LIMIT] = HOLE_LIMIT,
 };
 
@@ -311,8 +311,10 @@ static int load(struct source *s, const struct source_config *c, struct err *e)
     bpf_map__set_max_entries(s->skel->maps.control_ring, ring_size(c->control_ring_bytes));
     int r = tailrace__load(s->skel);
     if (r)
-        return err_set(e, r, "BPF programs not loaded: %s (needs root or CAP_BPF and CAP_PERFMON, "
-                             "kernel 6.3 or later)", strerror(-r));
+        return err_set(e, r,
+                       "BPF programs not loaded: %s (needs root or CAP_BPF and CAP_PERFMON, "
+                       "kernel 6.3 or later)",
+                       strerror(-r));
     fill_ports(s, sel);
     r = tailrace__attach(s->skel);
     if (r)
@@ -425,14 +427,22 @@ void source_select(struct source *s, const struct process *p)
 }
 
 static const char *const counter_names[WIRE_COUNTERS] = {
-    [WIRE_LOST_RECORDS] = "lost_records",   [WIRE_LOST_BYTES] = "lost_bytes",
-    [WIRE_LOST_CONTROL] = "lost_control",   [WIRE_NO_COOKIE] = "no_cookie",
-    [WIRE_NO_STATE] = "no_state",           [WIRE_PASSED_SEND] = "passed_send_bytes",
+    [WIRE_LOST_RECORDS] = "lost_records",
+    [WIRE_LOST_BYTES] = "lost_bytes",
+    [WIRE_LOST_CONTROL] = "lost_control",
+    [WIRE_NO_COOKIE] = "no_cookie",
+    [WIRE_NO_STATE] = "no_state",
+    [WIRE_PASSED_SEND] = "passed_send_bytes",
     [WIRE_PASSED_RECV] = "passed_receive_bytes",
 };
 static const struct metric_desc kernel_desc = {
-    "ebpf_kernel_count", "What the kernel side counts: losses, and stream bytes that passed.",
-    "{count}", METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
+    "ebpf_kernel_count",
+    "What the kernel side counts: losses, and stream bytes that passed.",
+    "{count}",
+    METRIC_KIND_GAUGE,
+    LEVEL_BASIC,
+    NULL,
+    0};
 
 static void expose_counters(const struct source *s)
 {

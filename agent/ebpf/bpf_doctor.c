@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Probing by doing: every program is loaded and attached alone, in an object of its own. Kernel versions
- * and build options decide nothing.
+ * Probing by doing: every program is loaded and attached alone, in an object of its own. Kernel
+ * versions and build options decide nothing.
  */
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -54,7 +54,8 @@ static const char *gives(const char *section, bool *needed)
     return "";
 }
 
-/* 0, or -errno of loading or attaching; *doing tells which. Uprobes attach to this program itself. */
+/* 0, or -errno of loading or attaching; *doing tells which. Uprobes attach to this program itself.
+ */
 static int try_program(const char *name, const char **doing)
 {
     struct tailrace *skel = tailrace__open();

@@ -58,7 +58,8 @@ static bool on_wanted(void *arg, const struct conn *conn)
     if (p && o->role == ROLE_SERVER && selection_has_port(s, o->local.port))
         processes_select_listener(&c->processes, p->tgid);
     tell_if_selected(c, p);
-    /* Who opened it may hand it to a child that is selected: only a known stranger's is unwanted. */
+    /* Who opened it may hand it to a child that is selected: only a known stranger's is unwanted.
+     */
     return !p || p->selected || o->role == ROLE_SERVER;
 }
 

@@ -13,16 +13,28 @@ static const char *const fate_names[FATE_COUNT] = {"passed", "parsed", "skipped"
 
 static const struct metric_desc bytes_desc = {
     "ebpf_stream_bytes",
-    "Stream bytes of selected connections: passed = parsed + skipped + held + holes by reason.", "By",
-    METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
-static const struct metric_desc holes_desc = {
-    "ebpf_stream_hole_bytes", "Stream bytes that were not seen, by reason.", "By",
-    METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
+    "Stream bytes of selected connections: passed = parsed + skipped + held + holes by reason.",
+    "By",
+    METRIC_KIND_GAUGE,
+    LEVEL_BASIC,
+    NULL,
+    0};
+static const struct metric_desc holes_desc = {"ebpf_stream_hole_bytes",
+                                              "Stream bytes that were not seen, by reason.",
+                                              "By",
+                                              METRIC_KIND_GAUGE,
+                                              LEVEL_BASIC,
+                                              NULL,
+                                              0};
 static const struct metric_desc events_desc = {
     "ebpf_events", "What the receiver met.", "{events}", METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
-static const struct metric_desc now_desc = {
-    "ebpf_tracked", "What the receiver keeps now.", "{objects}", METRIC_KIND_GAUGE, LEVEL_BASIC,
-    NULL, 0};
+static const struct metric_desc now_desc = {"ebpf_tracked",
+                                            "What the receiver keeps now.",
+                                            "{objects}",
+                                            METRIC_KIND_GAUGE,
+                                            LEVEL_BASIC,
+                                            NULL,
+                                            0};
 
 enum event {
     EVENT_RECORDS,
@@ -39,8 +51,16 @@ enum event {
     EVENT_COUNT,
 };
 static const char *const event_names[EVENT_COUNT] = {
-    "records",      "opens",         "closes", "lost_closes",      "overlap_bytes",
-    "unseen_head_possible_bytes", "unknown_role", "held_overflow", "spans", "incomplete_spans",
+    "records",
+    "opens",
+    "closes",
+    "lost_closes",
+    "overlap_bytes",
+    "unseen_head_possible_bytes",
+    "unknown_role",
+    "held_overflow",
+    "spans",
+    "incomplete_spans",
     "exchanges_without_span",
 };
 

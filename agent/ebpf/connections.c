@@ -17,7 +17,7 @@ enum {
 #define UNUSED_TLS_NS (60 * NS_PER_S) /* plaintext without a socket has no close */
 
 const char *const hole_names[HOLE_COUNT] = {
-    "none",   "ring_full", "no_user_buffer",    "fault",     "truncated",
+    "none",   "ring_full", "no_user_buffer",     "fault",     "truncated",
     "unseen", "limit",     "connection_unknown", "no_memory",
 };
 
@@ -690,7 +690,7 @@ void connections_close(struct connections *cs, const struct close_record *r)
 
 static void tick(struct connections *cs, uint64_t now_ns)
 {
-    LIST_EACH_SAFE(it, tmp, &cs->all) {
+    LIST_EACH_SAFE (it, tmp, &cs->all) {
         struct conn *c = LIST_ENTRY(it, struct conn, link);
 
         for (unsigned i = 0; i < LAYER_COUNT; i++) {
@@ -709,7 +709,7 @@ static void tick(struct connections *cs, uint64_t now_ns)
 
 void connections_drained(struct connections *cs, uint64_t now_ns)
 {
-    LIST_EACH_SAFE(it, tmp, &cs->waiting) {
+    LIST_EACH_SAFE (it, tmp, &cs->waiting) {
         struct conn *c = LIST_ENTRY(it, struct conn, waiting);
 
         force_held(cs, c, cs->drain);
@@ -734,7 +734,7 @@ void connections_verdicts_taken(struct connections *cs)
 
 void connections_sweep_begin(struct connections *cs)
 {
-    LIST_EACH(it, &cs->all)
+    LIST_EACH (it, &cs->all)
         LIST_ENTRY(it, struct conn, link)->alive = false;
 }
 
@@ -749,7 +749,7 @@ void connections_sweep_alive(struct connections *cs, uint64_t cookie)
 
 void connections_sweep_end(struct connections *cs, uint64_t before_ns)
 {
-    LIST_EACH_SAFE(it, tmp, &cs->all) {
+    LIST_EACH_SAFE (it, tmp, &cs->all) {
         struct conn *c = LIST_ENTRY(it, struct conn, link);
 
         if (c->alive || !c->cookie || c->last_ns >= before_ns)
@@ -763,10 +763,10 @@ uint64_t connections_held(const struct connections *cs, enum layer layer, enum d
 {
     uint64_t n = 0;
 
-    LIST_EACH(it, &cs->waiting) {
+    LIST_EACH (it, &cs->waiting) {
         const struct conn *c = CONTAINER_OF(it, struct conn, waiting);
 
-        LIST_EACH(h, &c->layers[layer].dir[dir].held)
+        LIST_EACH (h, &c->layers[layer].dir[dir].held)
             n += CONTAINER_OF(h, struct held, link)->d.r.len;
     }
     return n;

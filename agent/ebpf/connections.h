@@ -7,9 +7,9 @@
  *          ─► parser ─► exchange ─► ops.exchange
  *                    └► verdict, written to the kernel after the drain
  *
- * Order. A direction's records may be swapped by a position or two (two threads on one socket), and a
- * response may be told before its request. Both wait, at most until the end of the next drain; then a
- * gap is a hole and an unasked response is nobody's.
+ * Order. A direction's records may be swapped by a position or two (two threads on one socket), and
+ * a response may be told before its request. Both wait, at most until the end of the next drain;
+ * then a gap is a hole and an unasked response is nobody's.
  */
 #ifndef AGENT_CONNECTIONS_H
 #define AGENT_CONNECTIONS_H
@@ -52,7 +52,7 @@ struct conn {
     enum role role;
     struct open_record open; /* when opened */
     uint64_t last_ns, exchanges;
-    unsigned broken; /* in a row */
+    unsigned broken;        /* in a row */
     enum capture_mode mode; /* last verdict */
     bool wants_all;
     struct channel layers[LAYER_COUNT];

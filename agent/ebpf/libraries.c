@@ -23,7 +23,7 @@ struct watched {
 
 static struct library *find(struct libraries *ls, dev_t dev, ino_t inode)
 {
-    LIST_EACH(it, &ls->all) {
+    LIST_EACH (it, &ls->all) {
         struct library *l = LIST_ENTRY(it, struct library, link);
 
         if (l->dev == dev && l->inode == inode)
@@ -32,7 +32,8 @@ static struct library *find(struct libraries *ls, dev_t dev, ino_t inode)
     return NULL;
 }
 
-/* The name of a function that TLS libraries export; whoever has it is asked for the symbol itself. */
+/* The name of a function that TLS libraries export; whoever has it is asked for the symbol itself.
+ */
 static bool has_ssl(const char *path)
 {
     static const char name[] = "\0SSL_read";
@@ -46,7 +47,8 @@ static bool has_ssl(const char *path)
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 64 && st.st_size < FILE_MAX) {
         p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p != MAP_FAILED) {
-            found = memcmp(p, "\177ELF", 4) == 0 && memmem(p, (size_t)st.st_size, name, sizeof(name));
+            found =
+                memcmp(p, "\177ELF", 4) == 0 && memmem(p, (size_t)st.st_size, name, sizeof(name));
             munmap(p, (size_t)st.st_size);
         }
     }
@@ -87,7 +89,8 @@ static bool look(struct libraries *ls, uint32_t tgid)
         unsigned major, minor;
         char perms[8], file[128];
 
-        if (sscanf(line, "%lx-%lx %7s %*x %x:%x %lu", &from, &to, perms, &major, &minor, &inode) != 6 ||
+        if (sscanf(line, "%lx-%lx %7s %*x %x:%x %lu", &from, &to, perms, &major, &minor, &inode) !=
+                6 ||
             perms[2] != 'x' || !inode)
             continue;
         snprintf(file, sizeof(file), "/proc/%u/map_files/%lx-%lx", tgid, from, to);
@@ -102,7 +105,7 @@ void libraries_look(struct libraries *ls, uint32_t tgid)
     struct watched *w;
     size_t n = 0;
 
-    LIST_EACH(it, &ls->watched) {
+    LIST_EACH (it, &ls->watched) {
         if (LIST_ENTRY(it, struct watched, link)->tgid == tgid)
             return;
         n++;
@@ -136,7 +139,7 @@ void libraries_look_default(struct libraries *ls)
 
 static void let_go(struct libraries *ls, uint64_t now_ns)
 {
-    LIST_EACH_SAFE(it, tmp, &ls->all) {
+    LIST_EACH_SAFE (it, tmp, &ls->all) {
         struct library *l = LIST_ENTRY(it, struct library, link);
 
         if (l->is_default || !l->unused_since_ns || l->unused_since_ns + UNUSED_NS > now_ns)
@@ -149,13 +152,13 @@ static void let_go(struct libraries *ls, uint64_t now_ns)
 
 void libraries_tick(struct libraries *ls, uint64_t now_ns)
 {
-    LIST_EACH(it, &ls->all) {
+    LIST_EACH (it, &ls->all) {
         struct library *l = LIST_ENTRY(it, struct library, link);
 
         if (!l->unused_since_ns)
             l->unused_since_ns = now_ns; /* until a process is seen with it */
     }
-    LIST_EACH_SAFE(it, tmp, &ls->watched) {
+    LIST_EACH_SAFE (it, tmp, &ls->watched) {
         struct watched *w = LIST_ENTRY(it, struct watched, link);
 
         if (look(ls, w->tgid))
@@ -166,7 +169,8 @@ void libraries_tick(struct libraries *ls, uint64_t now_ns)
     let_go(ls, now_ns);
 }
 
-void libraries_init(struct libraries *ls, void (*attach)(void *arg, struct library *l, const char *path),
+void libraries_init(struct libraries *ls,
+                    void (*attach)(void *arg, struct library *l, const char *path),
                     void (*detach)(void *arg, struct library *l), void *arg)
 {
     memset(ls, 0, sizeof(*ls));

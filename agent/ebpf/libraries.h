@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TLS libraries in selected processes, by (device, inode) of their executable mappings: a copy under
- * another name, in another mount namespace or replaced since is the file that is mapped.
+ * TLS libraries in selected processes, by (device, inode) of their executable mappings: a copy
+ * under another name, in another mount namespace or replaced since is the file that is mapped.
  */
 #ifndef AGENT_LIBRARIES_H
 #define AGENT_LIBRARIES_H
@@ -32,7 +32,8 @@ struct libraries {
     uint64_t looked_ns;
 };
 
-void libraries_init(struct libraries *ls, void (*attach)(void *arg, struct library *l, const char *path),
+void libraries_init(struct libraries *ls,
+                    void (*attach)(void *arg, struct library *l, const char *path),
                     void (*detach)(void *arg, struct library *l), void *arg);
 void libraries_fini(struct libraries *ls);
 /* The process is watched from now on, until it is gone. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /proc/PID/net/tcp names a listener's inode, /proc/PID/fd/N who holds it. The tables are the same for
- * all processes of a network namespace and are read once for each.
+ * /proc/PID/net/tcp names a listener's inode, /proc/PID/fd/N who holds it. The tables are the same
+ * for all processes of a network namespace and are read once for each.
  */
 #include "agent/ebpf/listeners.h"
 
@@ -51,8 +51,8 @@ static void read_table(struct scan *s, const char *path)
         unsigned port, state;
         unsigned long long inode;
         /* sl local_address:port rem_address:port st tx:rx tr:when retrnsmt uid timeout inode */
-        if (sscanf(line, "%*d: %*[0-9A-Fa-f]:%X %*[0-9A-Fa-f]:%*X %X %*s %*s %*s %*u %*u %llu", &port,
-                   &state, &inode) != 3)
+        if (sscanf(line, "%*d: %*[0-9A-Fa-f]:%X %*[0-9A-Fa-f]:%*X %X %*s %*s %*s %*u %*u %llu",
+                   &port, &state, &inode) != 3)
             continue;
         if (state == STATE_LISTEN && selection_has_port(s->selection, (uint16_t)port))
             add(&s->inodes, inode);

@@ -78,7 +78,8 @@ static bool series_eq(const void *value, const void *key)
     return s->metric == k->metric && str_eq(s->attrs, k->attrs) && str_eq(s->resource, k->resource);
 }
 
-static struct metric_series *series_new(struct metrics *m, const struct series_key *k, uint64_t hash)
+static struct metric_series *series_new(struct metrics *m, const struct series_key *k,
+                                        uint64_t hash)
 {
     struct metric_series *s;
     char *p;
@@ -229,7 +230,8 @@ struct batch *metrics_take(struct metrics *m, uint64_t wall_ns)
         const struct metric_series *s = m->list[i];
 
         for (n = 1; i + n < m->n && m->list[i + n]->resource_hash == s->resource_hash &&
-                    m->list[i + n]->metric == s->metric; n++)
+                    m->list[i + n]->metric == s->metric;
+             n++)
             continue;
         if (i == 0 || m->list[i - 1]->resource_hash != s->resource_hash) {
             batch_builder_resource(&bb, s->resource, true);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Metrics of the agent: series found by (metric, resource, attributes), cumulative, written as one
- * batch at each flush. Request durations are observed here; what the kernel counted (connect latency,
- * RTT, run queue) is set as a whole from its tables.
+ * batch at each flush. Request durations are observed here; what the kernel counted (connect
+ * latency, RTT, run queue) is set as a whole from its tables.
  */
 #ifndef AGENT_METRICS_H
 #define AGENT_METRICS_H

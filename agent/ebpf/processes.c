@@ -140,8 +140,8 @@ struct str container_id_of(struct str text)
 
     /* Runs of exactly 64; the innermost of a path, since containers may nest. */
     for (size_t i = 0; i <= text.n; i++) {
-        bool hex = i < text.n && (isdigit((unsigned char)text.p[i]) ||
-                                  (text.p[i] >= 'a' && text.p[i] <= 'f'));
+        bool hex = i < text.n &&
+                   (isdigit((unsigned char)text.p[i]) || (text.p[i] >= 'a' && text.p[i] <= 'f'));
 
         if (!hex && run == 64)
             best = str_make(text.p + i - 64, 64);
@@ -294,7 +294,8 @@ struct process *processes_exec(struct processes *ps, const struct exec_record *r
         name_service(ps, p, (struct str){NULL, 0});
     renew(ps, p);
     if (!p->selected && !p->ours && r->path.n) {
-        char *asked = xstrndup(r->path.p, r->path.n); /* a link's name may be the one that was meant */
+        char *asked =
+            xstrndup(r->path.p, r->path.n); /* a link's name may be the one that was meant */
 
         p->selected = selection_has_exe(ps->selection, asked);
         free(asked);
@@ -382,7 +383,8 @@ static void put(struct buf *out, const char *key, const char *value)
         encode_attr_str(out, RESOURCE_ATTRIBUTES, key, str_of(value));
 }
 
-/* "k=v,k2=v2", values percent-encoded (W3C Baggage), as resource attributes; taken keys are left out. */
+/* "k=v,k2=v2", values percent-encoded (W3C Baggage), as resource attributes; taken keys are left
+ * out. */
 static void put_listed(struct buf *out, struct str list)
 {
     while (list.n) {
@@ -402,7 +404,8 @@ static void put_listed(struct buf *out, struct str list)
         for (size_t i = 0; i < value.n && n < sizeof(text); i++) {
             unsigned byte;
 
-            if (value.p[i] == '%' && i + 2 < value.n && sscanf(value.p + i + 1, "%2x", &byte) == 1) {
+            if (value.p[i] == '%' && i + 2 < value.n &&
+                sscanf(value.p + i + 1, "%2x", &byte) == 1) {
                 text[n++] = (char)byte;
                 i += 2;
             } else {
@@ -508,7 +511,8 @@ struct str process_cgroup_resource(struct processes *ps, uint64_t cgroup)
     return buf_str(&ps->cgroup_resource);
 }
 
-void processes_init(struct processes *ps, const struct selection *s, const struct resource_options *o)
+void processes_init(struct processes *ps, const struct selection *s,
+                    const struct resource_options *o)
 {
     memset(ps, 0, sizeof(*ps));
     hashmap_init(&ps->by_tgid);

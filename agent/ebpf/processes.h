@@ -2,10 +2,10 @@
 /*
  * Processes: which are observed, and what their telemetry says of them.
  *
- * Sources: exec, fork and exit records; /proc at start and for whoever is met first by a connection.
- * A short-lived process (a curl lives 10 ms) is gone from /proc before its exec record is read: what
- * the record says must do, and what its parent is known for (container). After its exit a process is
- * kept for a while, since spans may still come.
+ * Sources: exec, fork and exit records; /proc at start and for whoever is met first by a
+ * connection. A short-lived process (a curl lives 10 ms) is gone from /proc before its exec record
+ * is read: what the record says must do, and what its parent is known for (container). After its
+ * exit a process is kept for a while, since spans may still come.
  */
 #ifndef AGENT_PROCESSES_H
 #define AGENT_PROCESSES_H
@@ -28,7 +28,7 @@ struct process {
     char *container_id; /* "" none */
     char *attributes;   /* OTEL_RESOURCE_ATTRIBUTES of its environment, "" none */
     bool selected, ours, checked;
-    bool inherits;      /* selected for a listener, or by what its parent is: so are its children */
+    bool inherits; /* selected for a listener, or by what its parent is: so are its children */
     struct buf span_resource, metric_resource; /* envelopes, made when first needed */
     struct list link;
 };
@@ -50,10 +50,12 @@ struct processes {
     size_t n;
 };
 
-void processes_init(struct processes *ps, const struct selection *s, const struct resource_options *o);
+void processes_init(struct processes *ps, const struct selection *s,
+                    const struct resource_options *o);
 void processes_fini(struct processes *ps);
 /* Looks at every process of /proc. fn may be NULL; called for each that is selected. */
-void processes_scan(struct processes *ps, void (*fn)(void *arg, const struct process *p), void *arg);
+void processes_scan(struct processes *ps, void (*fn)(void *arg, const struct process *p),
+                    void *arg);
 /* The process, or NULL when memory is out. */
 struct process *processes_exec(struct processes *ps, const struct exec_record *r);
 struct process *processes_fork(struct processes *ps, const struct fork_record *r);
@@ -66,7 +68,8 @@ void processes_select_listener(struct processes *ps, uint32_t tgid);
 /* Forgets those that exited long ago. */
 void processes_tick(struct processes *ps, uint64_t now_ns);
 
-/* Resource envelopes: of spans with pid; of metrics without, so that short-lived processes add up. */
+/* Resource envelopes: of spans with pid; of metrics without, so that short-lived processes add up.
+ */
 struct str process_span_resource(struct processes *ps, struct process *p);
 struct str process_metric_resource(struct processes *ps, struct process *p);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ebpf: the receiver that asks no one for data. It drains the kernel's rings on a timer (or earlier,
- * when the kernel says so), and hands on spans after each drain and metrics each interval.
+ * ebpf: the receiver that asks no one for data. It drains the kernel's rings on a timer (or
+ * earlier, when the kernel says so), and hands on spans after each drain and metrics each interval.
  *
  *   timer ─► source_drain ─► capture ─► verdicts to the kernel
  *                                   └─► spans, metrics ─► node_emit
@@ -137,8 +137,7 @@ static int ebpf_create(struct instance *in, struct err *e)
         return -EINVAL;
     }
     o.selection = r->selection.s;
-    o.resource = (struct resource_options){config->service_name, r->selection.attributes,
-                                           "0.1.0"};
+    o.resource = (struct resource_options){config->service_name, r->selection.attributes, "0.1.0"};
     o.request.redacted_keys = r->selection.redacted;
     o.request.client_spans_with_traceparent = config->client_spans_with_traceparent;
     o.metrics_interval_ns = config->metrics_interval_ns;

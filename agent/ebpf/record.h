@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel tells, as user space wants it: the records of bpf/wire.h with pointers set and times
- * in one unit. wire_read.c is the only place that knows both. Strings and bytes point into the ring
- * and live until the callback returns.
+ * What the kernel tells, as user space wants it: the records of bpf/wire.h with pointers set and
+ * times in one unit. wire_read.c is the only place that knows both. Strings and bytes point into
+ * the ring and live until the callback returns.
  */
 #ifndef AGENT_RECORD_H
 #define AGENT_RECORD_H
@@ -19,14 +19,14 @@ enum layer { LAYER_SOCKET, LAYER_TLS, LAYER_COUNT };
 /* Why stream bytes have no content here. The first is none: the verdict did not ask for them. */
 enum hole {
     HOLE_NONE,
-    HOLE_RING_FULL,  /* the ring had no room */
-    HOLE_NO_BUFFER,  /* sendfile, splice, io_uring, kernel threads: no user buffer to read */
-    HOLE_FAULT,      /* the buffer could not be read */
-    HOLE_TRUNCATED,  /* MSG_TRUNC */
-    HOLE_UNSEEN,     /* the socket's own counters moved without an event */
-    HOLE_LIMIT,      /* undecided for too long */
-    HOLE_NO_OPEN,    /* data of a connection that was never announced */
-    HOLE_NO_MEMORY,  /* here */
+    HOLE_RING_FULL, /* the ring had no room */
+    HOLE_NO_BUFFER, /* sendfile, splice, io_uring, kernel threads: no user buffer to read */
+    HOLE_FAULT,     /* the buffer could not be read */
+    HOLE_TRUNCATED, /* MSG_TRUNC */
+    HOLE_UNSEEN,    /* the socket's own counters moved without an event */
+    HOLE_LIMIT,     /* undecided for too long */
+    HOLE_NO_OPEN,   /* data of a connection that was never announced */
+    HOLE_NO_MEMORY, /* here */
     HOLE_COUNT,
 };
 extern const char *const hole_names[HOLE_COUNT];
@@ -43,8 +43,8 @@ struct open_record {
     enum role role;
     struct endpoint local, peer;
     uint32_t netns, tgid;
-    uint16_t listener_port; /* servers: what the role was learnt from; 0 unknown */
-    bool joined;            /* it was there before us: its first bytes are no beginning */
+    uint16_t listener_port;        /* servers: what the role was learnt from; 0 unknown */
+    bool joined;                   /* it was there before us: its first bytes are no beginning */
     uint64_t first_pos[DIR_COUNT]; /* where our counting began */
 };
 

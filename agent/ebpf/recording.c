@@ -29,10 +29,10 @@ struct entry {
 
 static const char magic[8] = "TLRREC1\n";
 static const uint32_t sizes[ENTRY_TYPES] = {
-    [ENTRY_BEGIN] = sizeof(struct drain_entry), [ENTRY_END] = sizeof(struct drain_entry),
-    [ENTRY_OPEN] = sizeof(struct open_record),  [ENTRY_DATA] = sizeof(struct data_record),
+    [ENTRY_BEGIN] = sizeof(struct drain_entry),  [ENTRY_END] = sizeof(struct drain_entry),
+    [ENTRY_OPEN] = sizeof(struct open_record),   [ENTRY_DATA] = sizeof(struct data_record),
     [ENTRY_CLOSE] = sizeof(struct close_record), [ENTRY_EXEC] = sizeof(struct exec_record),
-    [ENTRY_FORK] = sizeof(struct fork_record),  [ENTRY_EXIT] = sizeof(struct exit_record),
+    [ENTRY_FORK] = sizeof(struct fork_record),   [ENTRY_EXIT] = sizeof(struct exit_record),
 };
 
 /* ---- writing ---- */
@@ -220,8 +220,8 @@ static bool replay_entry(const struct reader *r, const struct entry *head, const
     }
 }
 
-int recording_replay_bytes(struct str s, struct capture *c, void (*after_drain)(void *arg), void *arg,
-                           struct err *e)
+int recording_replay_bytes(struct str s, struct capture *c, void (*after_drain)(void *arg),
+                           void *arg, struct err *e)
 {
     struct reader r = {c, after_drain, arg};
     size_t at = sizeof(magic) + sizeof(sizes);

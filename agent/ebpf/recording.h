@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Records to a file and back, so that all of user space runs again without a kernel and without root.
+ * Records to a file and back, so that all of user space runs again without a kernel and without
+ * root.
  *
  *   "TLRREC1\n", sizes of the record structs, then entries: type, length, struct, its bytes.
  *
@@ -30,8 +31,8 @@ void recording_fork(struct recording *r, const struct fork_record *f);
 void recording_exit(struct recording *r, const struct exit_record *x);
 
 /*
- * Feeds a recording to c. after_drain is called at the end of each drain, for taking the spans; may be
- * NULL. -EBADMSG with the offset in e for a file that is damaged.
+ * Feeds a recording to c. after_drain is called at the end of each drain, for taking the spans; may
+ * be NULL. -EBADMSG with the offset in e for a file that is damaged.
  */
 int recording_replay(const char *path, struct capture *c, void (*after_drain)(void *arg), void *arg,
                      struct err *e) MUSTCHECK;

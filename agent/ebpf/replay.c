@@ -11,15 +11,16 @@
 
 void replay_print(struct buf *out, const struct batch *b)
 {
-    static const char *const kinds[] = {"unspecified", "internal", "server", "client", "producer",
-                                        "consumer"};
+    static const char *const kinds[] = {"unspecified", "internal", "server",
+                                        "client",      "producer", "consumer"};
 
     for (uint32_t i = 0; i < b->n_records; i++) {
         const struct span_key *k = &b->keys[i];
         struct wire w = wire_of(record_body(&b->records[i]));
         struct attr a;
 
-        buf_addf(out, "%s %.*s", kinds[k->kind < 6 ? k->kind : 0], STR_ARG(span_name(&b->records[i])));
+        buf_addf(out, "%s %.*s", kinds[k->kind < 6 ? k->kind : 0],
+                 STR_ARG(span_name(&b->records[i])));
         while (attr_next(&w, SPAN_ATTRIBUTES, &a)) {
             buf_addf(out, " %.*s=", STR_ARG(a.key));
             any_to_text(any_read(a.value), out);

@@ -164,8 +164,8 @@ static void read_times(struct request *r, const struct conn *c, const struct exc
     r->start_ns = x->request_first_ns;
     r->end_ns = x->response_end_ns;
     if (!r->end_ns)
-        r->end_ns = x->flags & EXCHANGE_CUT ? MAX(c->last_ns, x->request_end_ns)
-                                            : x->request_end_ns;
+        r->end_ns =
+            x->flags & EXCHANGE_CUT ? MAX(c->last_ns, x->request_end_ns) : x->request_end_ns;
     r->end_ns = MAX(r->end_ns, r->start_ns);
 }
 

@@ -24,9 +24,9 @@ struct request {
     struct str method;          /* a known one, or "_OTHER" */
     struct str method_original; /* empty unless it is not known */
     struct str path, scheme;
-    struct str query; /* redacted; {NULL, 0} when there is none */
-    struct str full;  /* clients: url.full */
-    unsigned status;  /* 0: no response was seen */
+    struct str query;      /* redacted; {NULL, 0} when there is none */
+    struct str full;       /* clients: url.full */
+    unsigned status;       /* 0: no response was seen */
     struct str error_type; /* empty: no error */
     struct str server_address, client_address, peer_address, user_agent;
     uint16_t server_port, peer_port;

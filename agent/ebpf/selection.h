@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is to be observed: processes by executable, pid or the ports they listen on, or all; and what
- * never is: ourselves, this product's programs, and traffic to endpoints that telemetry goes to.
+ * What is to be observed: processes by executable, pid or the ports they listen on, or all; and
+ * what never is: ourselves, this product's programs, and traffic to endpoints that telemetry goes
+ * to.
  */
 #ifndef AGENT_SELECTION_H
 #define AGENT_SELECTION_H

@@ -22,8 +22,8 @@ struct source_config {
 struct source;
 
 /*
- * Loads and attaches. The error's text says which hook was refused and by what. Existing connections of
- * selected processes are announced as joined.
+ * Loads and attaches. The error's text says which hook was refused and by what. Existing
+ * connections of selected processes are announced as joined.
  */
 int source_open(struct source **out, const struct source_config *c, struct err *e) MUSTCHECK;
 /* Detaches. What is still in the rings can be drained before, not after. */
@@ -32,8 +32,8 @@ const char *source_tier(const struct source *s);
 /* Readable when the kernel wants to be drained before the interval is over; -1 if it never does. */
 int source_fd(const struct source *s);
 /*
- * All records there are: control first, then data, into c (and to rec, when it is open). Returns how
- * many there were.
+ * All records there are: control first, then data, into c (and to rec, when it is open). Returns
+ * how many there were.
  */
 size_t source_drain(struct source *s, struct capture *c, struct recording *rec);
 /* Control records only: a data record may name a process whose exec is still in that ring. */

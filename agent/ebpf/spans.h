@@ -11,19 +11,19 @@
 enum { SPANS_MAX_BYTES = 4 << 20 }; /* that wait for an open exit */
 
 struct span_ref {
-    uint64_t group;  /* of its resource */
+    uint64_t group; /* of its resource */
     uint32_t order;
     uint32_t at, len; /* in bytes */
     struct span_key key;
 };
 
 struct spans {
-    struct buf bytes;      /* Span messages */
-    struct buf resources;  /* envelopes of this batch, one a group */
+    struct buf bytes;     /* Span messages */
+    struct buf resources; /* envelopes of this batch, one a group */
     struct span_resource {
         uint64_t group;
         uint32_t at, len;
-    } *groups;
+    } * groups;
     struct span_ref *refs;
     size_t n, cap, n_groups, cap_groups;
     uint64_t dropped; /* no room: counted by the caller as it sees it grow */
@@ -36,7 +36,8 @@ void spans_fini(struct spans *s);
 /* wall_offset: wall time = monotonic + offset. resource: of the process, group its identity. */
 void spans_add(struct spans *s, const struct request *r, struct str resource, uint64_t group,
                int64_t wall_offset_ns);
-/* All collected spans as one batch, or NULL when there are none (or memory is out: *lost counts). */
+/* All collected spans as one batch, or NULL when there are none (or memory is out: *lost counts).
+ */
 struct batch *spans_take(struct spans *s, uint64_t *lost);
 
 #endif

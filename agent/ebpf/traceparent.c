@@ -51,7 +51,8 @@ bool traceparent_parse(struct str s, struct trace_context *out)
            !is_zero(out->span_id, 8);
 }
 
-/* xoshiro256**, by Blackman and Vigna: passes what tests of randomness there are; one thread uses it. */
+/* xoshiro256**, by Blackman and Vigna: passes what tests of randomness there are; one thread uses
+ * it. */
 static uint64_t next(void)
 {
     static _Thread_local uint64_t s[4];

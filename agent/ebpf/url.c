@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/ebpf/url.h"
 
-/* Signatures and credentials of well-known signed URLs (OpenTelemetry semantic conventions, url.query). */
+/* Signatures and credentials of well-known signed URLs (OpenTelemetry semantic conventions,
+ * url.query). */
 const char *const query_sensitive_keys[] = {
-    "AWSAccessKeyId", "Signature",       "sig", "X-Goog-Signature", "X-Amz-Signature",
-    "X-Amz-Credential", "X-Amz-Security-Token", NULL,
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Goog-Signature",
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    NULL,
 };
 
 static struct str after(struct str s, size_t n)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pool belongs to the thread that made it; only that thread touches its free lists. A chunk freed by
- * another thread is pushed on the owner's return list, a lock-free stack that the owner takes as a
- * whole. When the owner thread ends, the stack's head becomes a mark, and whoever frees a chunk after
- * that destroys it himself. The pool's memory goes with its last chunk.
+ * A pool belongs to the thread that made it; only that thread touches its free lists. A chunk freed
+ * by another thread is pushed on the owner's return list, a lock-free stack that the owner takes as
+ * a whole. When the owner thread ends, the stack's head becomes a mark, and whoever frees a chunk
+ * after that destroys it himself. The pool's memory goes with its last chunk.
  */
 #include "common/base/chunk.h"
 
@@ -271,7 +271,8 @@ void pool_trim(void)
     struct pool *p = pool_current();
     take_returned(p);
     for (int i = 0; i < CLASSES; i++) {
-        /* Half of what nobody needed in the last period: a burst's blocks fade over some seconds. */
+        /* Half of what nobody needed in the last period: a burst's blocks fade over some seconds.
+         */
         for (uint32_t n = (p->free[i].lowest + 1) / 2; n > 0; n--) {
             struct chunk *c = pop_free(p, i);
             if (!c)

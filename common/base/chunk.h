@@ -32,18 +32,21 @@ struct chunk {
     struct chunk *next; /* pool's own, while free */
 };
 
-/* The calling thread's pool, made at first use; also serves allocations from threads without a loop. */
+/* The calling thread's pool, made at first use; also serves allocations from threads without a
+ * loop. */
 struct pool *pool_current(void);
 /* Gives the thread's pool back at its end; chunks still out keep it alive. */
 void pool_detach(void);
 /* Unmaps some free blocks if there are more than recent use explains. Call it each second. */
 void pool_trim(void);
 
-/* A chunk of at least cap bytes, len 0, refs 1. NULL when the hard limit or the OS refuses: counted. */
+/* A chunk of at least cap bytes, len 0, refs 1. NULL when the hard limit or the OS refuses:
+ * counted. */
 struct chunk *chunk_new(size_t cap) MUSTCHECK;
 struct chunk *chunk_ref(struct chunk *c);
 void chunk_unref(struct chunk **c);
-/* Room for cap bytes, old bytes kept. The chunk may move; refs must be 1. -ENOMEM leaves *c as it was. */
+/* Room for cap bytes, old bytes kept. The chunk may move; refs must be 1. -ENOMEM leaves *c as it
+ * was. */
 int chunk_grow(struct chunk **c, size_t cap) MUSTCHECK;
 
 /*
@@ -59,7 +62,8 @@ void mem_usage_get(struct mem_usage *out);
 void mem_limit_set(uint64_t limit_bytes);
 /* Adds to mapped and in_use memory that was allocated elsewhere (negative gives back). */
 void mem_account(int64_t bytes);
-/* Promise of n bytes: 0, or -ENOMEM when in_use + reserved + n would pass `ceiling` (0: the limit). */
+/* Promise of n bytes: 0, or -ENOMEM when in_use + reserved + n would pass `ceiling` (0: the limit).
+ */
 int mem_reserve(uint64_t n, uint64_t ceiling) MUSTCHECK;
 void mem_unreserve(uint64_t n);
 

@@ -14,7 +14,8 @@ struct err {
     char text[1024];
 };
 
-/* Sets the text (cut at the struct's size) and returns `code`, so that `return err_set(...)` works. */
+/* Sets the text (cut at the struct's size) and returns `code`, so that `return err_set(...)` works.
+ */
 int err_set(struct err *e, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Puts "context: " in front of the text. */
 void err_prefix(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The exponential histogram of OTLP. An index at scale s-1 is the index at scale s shifted right by
- * one, so that losing a step of resolution merges pairs of buckets and never misplaces an observation.
- * https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram
+ * one, so that losing a step of resolution merges pairs of buckets and never misplaces an
+ * observation. https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram
  */
 #include <math.h>
 #include <stdlib.h>

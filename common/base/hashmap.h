@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Open-addressing table of pointers, linear probing with backward-shift deletion, keyed by a 64-bit
- * hash with a per-process secret (keys are chosen by strangers). The caller keeps keys and values in
- * its own structs and supplies the comparison. Grows at 5/8 load. Not thread-safe.
+ * hash with a per-process secret (keys are chosen by strangers). The caller keeps keys and values
+ * in its own structs and supplies the comparison. Grows at 5/8 load. Not thread-safe.
  */
 #ifndef BASE_HASHMAP_H
 #define BASE_HASHMAP_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Intrusive doubly linked ring. The head is a node of its own; an unlinked node points to itself. */
+/* Intrusive doubly linked ring. The head is a node of its own; an unlinked node points to itself.
+ */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 

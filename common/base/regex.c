@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 enum {
-    MATCH_LIMIT = 100000,   /* steps of the matcher; a sane pattern on an attribute needs some hundreds */
+    MATCH_LIMIT =
+        100000, /* steps of the matcher; a sane pattern on an attribute needs some hundreds */
     HEAP_LIMIT_KIB = 1024,
 };
 
@@ -109,9 +110,9 @@ int regex_new(struct regex **out, const char *pattern, struct err *e)
         return err_set(e, -EINVAL, "offset %zu: RE2 does not know %s", at, bad);
     int code = 0;
     PCRE2_SIZE offset = 0;
-    pcre2_code *compiled =
-        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                      PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
+    pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                         PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C,
+                                         &code, &offset, NULL);
     if (!compiled) {
         PCRE2_UCHAR text[128] = "";
         pcre2_get_error_message(code, text, sizeof(text));

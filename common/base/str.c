@@ -63,7 +63,8 @@ int str_to_u64(struct str a, uint64_t *out)
     return 0;
 }
 
-/* Length of the well-formed sequence of more than one byte at p, 0 if there is none (RFC 3629 §4). */
+/* Length of the well-formed sequence of more than one byte at p, 0 if there is none (RFC 3629 §4).
+ */
 static size_t utf8_sequence(const uint8_t *p, size_t left)
 {
     uint8_t c = p[0], low = 0x80, high = 0xBF;

@@ -9,7 +9,7 @@
 #define CLIENT_CONN_MAGIC 0x48434c43u
 
 struct client_proto {
-    int (*open)(struct client_conn *c);                    /* connected: makes the state */
+    int (*open)(struct client_conn *c);                             /* connected: makes the state */
     int (*read)(struct client_conn *c, const uint8_t *p, size_t n); /* -errno ends it */
     int (*submit)(struct client_conn *c, struct http_call *call);
     void (*cancel)(struct client_conn *c, struct http_call *call); /* timed out */

@@ -15,8 +15,8 @@ enum coding coding_parse(struct str name)
     static const struct {
         const char *name;
         enum coding coding;
-    } names[] = {{"", CODING_IDENTITY}, {"identity", CODING_IDENTITY}, {"gzip", CODING_GZIP},
-                 {"deflate", CODING_ZLIB}, {"zlib", CODING_ZLIB}, {"zstd", CODING_ZSTD}};
+    } names[] = {{"", CODING_IDENTITY},    {"identity", CODING_IDENTITY}, {"gzip", CODING_GZIP},
+                 {"deflate", CODING_ZLIB}, {"zlib", CODING_ZLIB},         {"zstd", CODING_ZSTD}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (str_ieq(name, str_of(names[i].name)))
             return names[i].coding;
@@ -93,9 +93,8 @@ static int inflate_all(struct chunk **out, enum coding c, struct str in, size_t 
         size_t used = 0, made = 0, room = MIN((*out)->cap, limit) - (*out)->len;
         uint8_t *to = (*out)->data + (*out)->len;
         enum libdeflate_result r =
-            c == CODING_GZIP
-                ? libdeflate_gzip_decompress_ex(d, in.p, in.n, to, room, &used, &made)
-                : libdeflate_zlib_decompress_ex(d, in.p, in.n, to, room, &used, &made);
+            c == CODING_GZIP ? libdeflate_gzip_decompress_ex(d, in.p, in.n, to, room, &used, &made)
+                             : libdeflate_zlib_decompress_ex(d, in.p, in.n, to, room, &used, &made);
         if (r == LIBDEFLATE_INSUFFICIENT_SPACE) {
             /* A member is decoded in one go: again from its start with twice the room. */
             if ((*out)->cap >= limit)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whole-buffer compression: libdeflate in, ISA-L out, zstd both ways. Sizes that a peer claims are hints:
- * output never passes max_out.
+ * Whole-buffer compression: libdeflate in, ISA-L out, zstd both ways. Sizes that a peer claims are
+ * hints: output never passes max_out.
  */
 #ifndef IO_COMPRESS_H
 #define IO_COMPRESS_H
@@ -15,11 +15,12 @@ enum coding { CODING_IDENTITY, CODING_GZIP, CODING_ZLIB, CODING_ZSTD, CODING_UNK
 enum coding coding_parse(struct str name);
 
 /*
- * The decoded bytes behind `headroom` spare ones in a new chunk. -EBADMSG for broken data, -E2BIG when
- * it is larger than max_out, -ENOMEM. Several gzip members or zstd frames in a row are one body.
+ * The decoded bytes behind `headroom` spare ones in a new chunk. -EBADMSG for broken data, -E2BIG
+ * when it is larger than max_out, -ENOMEM. Several gzip members or zstd frames in a row are one
+ * body.
  */
-int coding_decode(struct chunk **out, enum coding c, struct str in, size_t headroom, size_t max_out)
-    MUSTCHECK;
+int coding_decode(struct chunk **out, enum coding c, struct str in, size_t headroom,
+                  size_t max_out) MUSTCHECK;
 /* The same the other way (gzip and zstd; level 1). */
 int coding_encode(struct chunk **out, enum coding c, struct str in, size_t headroom) MUSTCHECK;
 

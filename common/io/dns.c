@@ -2,8 +2,8 @@
 /*
  * One c-ares channel a query: it reads resolv.conf when it is made, and goes with the query.
  *
- *   dns_lookup ─► ares_getaddrinfo ─ sockets watched by uv_poll, a timer for its time-outs ─► on_info
- *     ─► finish: done(), then handles are closed, then the memory goes
+ *   dns_lookup ─► ares_getaddrinfo ─ sockets watched by uv_poll, a timer for its time-outs ─►
+ * on_info ─► finish: done(), then handles are closed, then the memory goes
  *
  * c-ares calls back from inside its own functions; done is therefore always called from a timer.
  */
@@ -248,9 +248,8 @@ static bool is_numeric(const char *host)
 struct dns_query *dns_lookup(struct loop *l, const char *host, uint64_t timeout_ms,
                              dns_done_fn *done, void *arg)
 {
-    static const struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC,
-                                                     .ai_socktype = SOCK_STREAM,
-                                                     .ai_flags = ARES_AI_NOSORT};
+    static const struct ares_addrinfo_hints hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
     struct dns_query *q = xcalloc(1, sizeof(*q));
 
     SET_MAGIC(q, DNS_MAGIC);

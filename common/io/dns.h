@@ -11,8 +11,8 @@
 #include "common/io/loop.h"
 
 struct dns_answer {
-    int error;                    /* 0, -ENOENT (no such name, or no address), -ETIMEDOUT, -EIO ... */
-    const char *why;              /* text of the error */
+    int error;       /* 0, -ENOENT (no such name, or no address), -ETIMEDOUT, -EIO ... */
+    const char *why; /* text of the error */
     const char *const *addresses; /* numeric, IPv4 and IPv6, sorted, each once; borrowed */
     size_t n;                     /* at least 1 when error is 0 */
 };

@@ -30,8 +30,8 @@ void grpc_prefix(uint8_t p[GRPC_PREFIX], bool is_compressed, size_t n)
     p[4] = (uint8_t)n;
 }
 
-static const struct http_header content_type = {"content-type",
-                                                {"application/grpc", sizeof("application/grpc") - 1}};
+static const struct http_header content_type = {
+    "content-type", {"application/grpc", sizeof("application/grpc") - 1}};
 
 void grpc_respond(struct http_request *r, struct str message)
 {
@@ -95,8 +95,7 @@ void grpc_respond_status(struct http_request *r, int code, const char *message, 
                                     {"grpc-status", str_of(number)},
                                     {"grpc-message", buf_str(&text)},
                                     {"grpc-status-details-bin", buf_str(&bin)}};
-    struct http_response resp = {
-        .status = 200, .headers = headers, .n_headers = details.n ? 4 : 3};
+    struct http_response resp = {.status = 200, .headers = headers, .n_headers = details.n ? 4 : 3};
     http_respond(r, &resp);
     buf_fini(&text);
     buf_fini(&bin);

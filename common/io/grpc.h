@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gRPC over HTTP/2: the five-byte frame, status codes, answers. https://github.com/grpc/grpc PROTOCOL-HTTP2 */
+/* gRPC over HTTP/2: the five-byte frame, status codes, answers. https://github.com/grpc/grpc
+ * PROTOCOL-HTTP2 */
 #ifndef IO_GRPC_H
 #define IO_GRPC_H
 
@@ -27,7 +28,8 @@ enum grpc_code {
     GRPC_UNAUTHENTICATED,
 };
 
-/* The request's one message: bytes behind the prefix. -EBADMSG when the framing is not one message. */
+/* The request's one message: bytes behind the prefix. -EBADMSG when the framing is not one message.
+ */
 int grpc_message(const struct http_request *r, struct str *out, bool *is_compressed);
 /* Writes the prefix of an uncompressed (or compressed) message of n bytes. */
 void grpc_prefix(uint8_t p[GRPC_PREFIX], bool is_compressed, size_t n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HTTP/2 for the client, on nghttp2: many calls on one connection. Bodies are not copied: nghttp2 asks
- * for DATA frames, we put the frame head and the chunk's own bytes into one writev.
+ * HTTP/2 for the client, on nghttp2: many calls on one connection. Bodies are not copied: nghttp2
+ * asks for DATA frames, we put the frame head and the chunk's own bytes into one writev.
  */
 #include <errno.h>
 #include <nghttp2/nghttp2.h>
@@ -9,8 +9,14 @@
 
 #include "common/io/client_conn.h"
 
-enum { IOV_MAX_ENTRIES = 128, IOV_MAX_BYTES = 256 << 10, SCRATCH = 32 << 10, FRAME_MAX = 256 << 10,
-       CONN_WINDOW = 4 << 20, MAX_HEADERS = 48 };
+enum {
+    IOV_MAX_ENTRIES = 128,
+    IOV_MAX_BYTES = 256 << 10,
+    SCRATCH = 32 << 10,
+    FRAME_MAX = 256 << 10,
+    CONN_WINDOW = 4 << 20,
+    MAX_HEADERS = 48
+};
 
 struct h2c {
     nghttp2_session *session;
@@ -72,8 +78,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     /* REFUSED_STREAM: the peer promises that it did nothing (RFC 9113 §8.7). */
     if (error == NGHTTP2_REFUSED_STREAM)
         call->is_on_wire = false;
-    bool answered = call->result.status != 0 &&
-                    (error == NGHTTP2_NO_ERROR || call->result.has_grpc_status);
+    bool answered =
+        call->result.status != 0 && (error == NGHTTP2_NO_ERROR || call->result.has_grpc_status);
     client_call_done(call, answered ? 0 : -ECONNRESET,
                      answered ? NULL : nghttp2_http2_strerror(error));
     client_pump(h->conn->client);
@@ -180,7 +186,8 @@ static void flush(struct client_conn *c)
         }
     }
     write_out(c);
-    bool is_over = !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
+    bool is_over =
+        !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
     if (r || is_over)
         client_conn_end(c, r, "connection ended");
 }
@@ -229,8 +236,8 @@ static void cancel(struct client_conn *c, struct http_call *call)
 static bool has_room(const struct client_conn *c)
 {
     const struct h2c *h = c->state;
-    uint32_t most = nghttp2_session_get_remote_settings(h->session,
-                                                        NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    uint32_t most =
+        nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
     return c->n_calls < MIN(most, 100u);
 }
 

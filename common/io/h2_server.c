@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HTTP/2 connections of the server, on nghttp2. Flow control is ours (no_auto_window_update): bytes of
- * an admitted body are given back to both windows at once, bytes of one that waits for memory are not.
- * While many connections are open the connection window stays at 64 KB, which bounds what all of them
- * together can push before anyone is asked.
+ * HTTP/2 connections of the server, on nghttp2. Flow control is ours (no_auto_window_update): bytes
+ * of an admitted body are given back to both windows at once, bytes of one that waits for memory
+ * are not. While many connections are open the connection window stays at 64 KB, which bounds what
+ * all of them together can push before anyone is asked.
  *
  * nghttp2's callbacks never send: they set states, and flush() runs when mem_recv has returned.
  */
@@ -59,8 +59,7 @@ static uint64_t timeout_ns(struct str v)
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags, void *user)
 {
-    struct http_exchange *x =
-        nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+    struct http_exchange *x = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     struct str k = str_make(name, name_n), v = str_make(value, value_n);
     struct h2 *h = user;
     (void)flags;
@@ -97,8 +96,7 @@ static void give_back(struct http_exchange *x)
 /* The first five bytes of a gRPC message tell its size (gRPC over HTTP/2). */
 static void note_prefix(struct http_exchange *x)
 {
-    if (x->is_prefix_seen || !x->r.is_grpc || !x->r.body ||
-        x->r.body->len < HTTP_BODY_HEADROOM + 5)
+    if (x->is_prefix_seen || !x->r.is_grpc || !x->r.body || x->r.body->len < HTTP_BODY_HEADROOM + 5)
         return;
     const uint8_t *p = x->r.body->data + HTTP_BODY_HEADROOM;
     uint64_t n = (uint64_t)p[1] << 24 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 8 | p[4];
@@ -160,8 +158,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 {
     struct h2 *h = user;
     bool is_last = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
-    struct http_exchange *x =
-        nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+    struct http_exchange *x = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (!x || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
         return 0;
     if (frame->hd.type == NGHTTP2_HEADERS && x->state == EXCHANGE_HEAD && !x->handler) {
@@ -258,7 +255,8 @@ static void h2_respond(struct http_exchange *x, const struct http_response *resp
     nghttp2_nv nv[16];
     size_t n = 0;
     snprintf(status, sizeof(status), "%d", resp->status);
-    nv[n++] = (nghttp2_nv){(uint8_t *)(uintptr_t) ":status", (uint8_t *)status, 7, strlen(status), 0};
+    nv[n++] =
+        (nghttp2_nv){(uint8_t *)(uintptr_t) ":status", (uint8_t *)status, 7, strlen(status), 0};
     for (unsigned i = 0; i < resp->n_headers && n < ARRAY_LEN(nv); i++)
         nv[n++] = (nghttp2_nv){(uint8_t *)(uintptr_t)resp->headers[i].name,
                                (uint8_t *)(uintptr_t)resp->headers[i].value.p,

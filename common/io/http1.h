@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The HTTP/1.1 message syntax (RFC 9112), strictly: heads and chunked bodies. Borrowed bytes in,
- * borrowed slices out; no allocation. What could be read in two ways (request smuggling) is an error.
+ * borrowed slices out; no allocation. What could be read in two ways (request smuggling) is an
+ * error.
  */
 #ifndef IO_HTTP1_H
 #define IO_HTTP1_H
@@ -30,8 +31,8 @@ struct http1_head {
 };
 
 /*
- * Parses a head that ends in an empty line. Returns its length, 0 when more bytes are needed, -EBADMSG,
- * -E2BIG when it is longer than HTTP1_MAX_HEAD or has too many fields.
+ * Parses a head that ends in an empty line. Returns its length, 0 when more bytes are needed,
+ * -EBADMSG, -E2BIG when it is longer than HTTP1_MAX_HEAD or has too many fields.
  */
 int http1_parse_head(const char *p, size_t n, bool is_response, struct http1_head *out);
 /* Value of a field (name in any case), {NULL,0} if missing. */
@@ -46,8 +47,8 @@ struct http1_chunked {
 };
 void http1_chunked_init(struct http1_chunked *c);
 /*
- * Takes bytes from *p: returns 1 with a run of body data in *data, 0 when the input is used up, 2 at the
- * end of the body (*p stands behind it), -EBADMSG.
+ * Takes bytes from *p: returns 1 with a run of body data in *data, 0 when the input is used up, 2
+ * at the end of the body (*p stands behind it), -EBADMSG.
  */
 int http1_chunked_next(struct http1_chunked *c, const uint8_t **p, const uint8_t *end,
                        struct str *data);

@@ -49,7 +49,8 @@ static int http1c_submit(struct client_conn *c, struct http_call *call)
         buf_addf(&head, "%s: %s\r\n", call->headers[i].name, call->headers[i].value);
     buf_add_cstr(&head, "\r\n");
     struct iovec v[2] = {{head.p, head.n}, {call->body->data + call->body_off, call->body_len}};
-    int r = buf_error(&head) ? buf_error(&head) : stream_write(c->stream, v, call->body_len ? 2 : 1);
+    int r =
+        buf_error(&head) ? buf_error(&head) : stream_write(c->stream, v, call->body_len ? 2 : 1);
     buf_fini(&head);
     if (r)
         return r;
@@ -99,7 +100,8 @@ static void keep_body(struct http_call *call, struct str data)
 /* 1: the body is whole. */
 static int read_body(struct http1c *h)
 {
-    const uint8_t *p = (const uint8_t *)h->in.p + h->used, *end = (const uint8_t *)h->in.p + h->in.n;
+    const uint8_t *p = (const uint8_t *)h->in.p + h->used,
+                  *end = (const uint8_t *)h->in.p + h->in.n;
     struct str data;
     int r;
     if (h->is_chunked) {

@@ -85,7 +85,8 @@ static int answer(struct http_conn *c, const struct http_response *resp, bool ke
     buf_addf(&b, "HTTP/1.1 %d %s\r\n", resp->status, reason_phrase(resp->status));
     for (unsigned i = 0; i < resp->n_headers; i++)
         buf_addf(&b, "%s: " STR_FMT "\r\n", resp->headers[i].name, STR_ARG(resp->headers[i].value));
-    buf_addf(&b, "content-length: %zu\r\n%s\r\n", resp->body.n, keep ? "" : "connection: close\r\n");
+    buf_addf(&b, "content-length: %zu\r\n%s\r\n", resp->body.n,
+             keep ? "" : "connection: close\r\n");
     return write_text(c, &b, is_head ? (struct str){NULL, 0} : resp->body);
 }
 
@@ -107,7 +108,8 @@ static void http1_respond(struct http_exchange *x, const struct http_response *r
     http_exchange_free(&x);
     h->x = NULL;
     if (r == 0 && h->is_reading_body && !c->is_going) {
-        /* Closing now would reset the connection before the peer has read the answer (RFC 9112 §9.6). */
+        /* Closing now would reset the connection before the peer has read the answer (RFC 9112
+         * §9.6). */
         h->discards = true;
         c->is_lingering = true;
         stream_resume(c->stream);
@@ -178,7 +180,8 @@ static int parse_request(struct http_conn *c)
 static int read_body(struct http_conn *c, struct http_exchange *x)
 {
     struct http1 *h = c->state;
-    const uint8_t *p = (const uint8_t *)h->in.p + h->used, *end = (const uint8_t *)h->in.p + h->in.n;
+    const uint8_t *p = (const uint8_t *)h->in.p + h->used,
+                  *end = (const uint8_t *)h->in.p + h->in.n;
     int r = 1, failed = 0;
     if (!h->is_chunked) {
         size_t n = (size_t)MIN(h->left, (uint64_t)(end - p));
@@ -213,7 +216,8 @@ static void drop_used(struct http1 *h)
     h->used = 0;
 }
 
-/* One request, or as much of it as is here. 1 = it went to the handler, who may have ended all this. */
+/* One request, or as much of it as is here. 1 = it went to the handler, who may have ended all
+ * this. */
 static int work_once(struct http_conn *c)
 {
     struct http1 *h = c->state;
@@ -243,7 +247,8 @@ static int work_once(struct http_conn *c)
     return 1;
 }
 
-/* Goes on until it needs more bytes or waits for someone. Answers from inside do not come back here. */
+/* Goes on until it needs more bytes or waits for someone. Answers from inside do not come back
+ * here. */
 static int work(struct http_conn *c)
 {
     struct http1 *h = c->state;

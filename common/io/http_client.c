@@ -215,16 +215,15 @@ static void dial(struct http_client *client)
     list_init(&c->calls);
     list_push(&client->conns, &c->in_client);
     client->n_conns++;
-    int r = stream_connect(&c->stream, client->loop, client->endpoint, client->config.tls, &conn_ops,
-                           c);
+    int r = stream_connect(&c->stream, client->loop, client->endpoint, client->config.tls,
+                           &conn_ops, c);
     if (r)
         client_conn_end(c, r, "cannot dial");
 }
 
 static struct client_conn *find_room(struct http_client *client)
 {
-    LIST_EACH(it, &client->conns)
-    {
+    LIST_EACH (it, &client->conns) {
         struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
         if (c->is_ready && !c->is_going && client->proto->has_room(c))
             return c;
@@ -236,8 +235,7 @@ static struct client_conn *find_room(struct http_client *client)
 static bool may_dial(const struct http_client *client)
 {
     unsigned usable = 0;
-    LIST_EACH(it, &client->conns)
-    {
+    LIST_EACH (it, &client->conns) {
         const struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
         if (!c->is_ready)
             return false; /* one at a time */
@@ -291,8 +289,7 @@ void client_pump(struct http_client *client)
 
 static struct http_call *find_expired(struct list *calls, uint64_t now)
 {
-    LIST_EACH(it, calls)
-    {
+    LIST_EACH (it, calls) {
         struct http_call *call = LIST_ENTRY(it, struct http_call, in_client);
         if (call->deadline_ns && now >= call->deadline_ns)
             return call;
@@ -314,8 +311,7 @@ static void on_tick(void *arg)
 {
     struct http_client *client = CAST_OBJ(struct http_client, arg, CLIENT_MAGIC);
     expire_on(client, &client->waiting, NULL);
-    LIST_EACH_SAFE(it, next, &client->conns)
-    {
+    LIST_EACH_SAFE (it, next, &client->conns) {
         struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
         expire_on(client, &c->calls, c);
         if (!c->is_closing && c->is_going && c->n_calls == 0)

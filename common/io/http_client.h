@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The HTTP client: POSTs to one target from one loop, by HTTP/2 over one connection (gRPC) or by
- * HTTP/1.1 over a few kept ones. It dials when there is something to send and does not repeat anything:
- * retrying is the caller's.
+ * HTTP/1.1 over a few kept ones. It dials when there is something to send and does not repeat
+ * anything: retrying is the caller's.
  *
  *   http_client_new ─► http_call_send* ─► done(call, result) each ─► http_client_close
  */
@@ -33,10 +33,10 @@ struct http_call_header {
 };
 
 struct http_result {
-    int error;          /* 0, or -errno: no answer came */
-    bool is_uncertain;  /* with error: bytes of the request had gone out */
-    const char *why;    /* text of the error */
-    int status;         /* of HTTP */
+    int error;         /* 0, or -errno: no answer came */
+    bool is_uncertain; /* with error: bytes of the request had gone out */
+    const char *why;   /* text of the error */
+    int status;        /* of HTTP */
     struct str body;
     struct str content_type, retry_after;
     bool has_grpc_status;

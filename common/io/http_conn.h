@@ -33,17 +33,17 @@ struct http_proto {
 };
 
 enum exchange_state {
-    EXCHANGE_HEAD,     /* being received */
-    EXCHANGE_WAITING,  /* for memory */
-    EXCHANGE_BODY,     /* being received, reserved */
-    EXCHANGE_HANDLER,  /* message() was called */
-    EXCHANGE_REFUSED,  /* answered before the body was whole: the rest is thrown away */
+    EXCHANGE_HEAD,    /* being received */
+    EXCHANGE_WAITING, /* for memory */
+    EXCHANGE_BODY,    /* being received, reserved */
+    EXCHANGE_HANDLER, /* message() was called */
+    EXCHANGE_REFUSED, /* answered before the body was whole: the rest is thrown away */
     EXCHANGE_DONE,
 };
 
 /* One request and its answer. */
 struct http_exchange {
-    struct http_request r; /* first: http_respond casts back */
+    struct http_request r;  /* first: http_respond casts back */
     struct http_conn *conn; /* NULL once the connection is gone */
     enum exchange_state state;
     struct list in_conn, in_waiting;
@@ -102,7 +102,8 @@ void http_exchange_free(struct http_exchange **x);
 /* A copy of the text that lives with the exchange. */
 struct str http_exchange_keep(struct http_exchange *x, struct str s);
 /*
- * The head is complete: asks the handler. 0 = go on; else the HTTP status to answer with and forget.
+ * The head is complete: asks the handler. 0 = go on; else the HTTP status to answer with and
+ * forget.
  */
 int http_exchange_head(struct http_exchange *x);
 /* The body's size is known: reserves or waits. True when the body may come now. */

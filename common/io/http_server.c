@@ -14,7 +14,14 @@
 #include "common/base/log.h"
 #include "common/io/http_conn.h"
 
-enum { TICK_MS = 20, WAIT_FOR_MEMORY_MS = 1000, STALLED_MS = 10000, LINGER_MS = 1000, BACKLOG = 1024, UNKNOWN_STEP = 64 << 10 };
+enum {
+    TICK_MS = 20,
+    WAIT_FOR_MEMORY_MS = 1000,
+    STALLED_MS = 10000,
+    LINGER_MS = 1000,
+    BACKLOG = 1024,
+    UNKNOWN_STEP = 64 << 10
+};
 #define SERVER_MAGIC 0x48545356u
 
 struct http_server {
@@ -94,7 +101,8 @@ static uint64_t ceiling_of(const struct http_exchange *x)
     return x->handler->ceiling ? x->handler->ceiling(x->handler->arg) : 0;
 }
 
-/* The bytes that wait for their reservation are in the chunk already; only what is to come counts. */
+/* The bytes that wait for their reservation are in the chunk already; only what is to come counts.
+ */
 static bool reserve(struct http_exchange *x)
 {
     struct http_loop_state *home = x->home;
@@ -337,8 +345,7 @@ static void conn_open(struct http_loop_state *home, int fd)
 static void admit_waiting(struct http_loop_state *home)
 {
     uint64_t now = loop_now_ns(home->loop);
-    LIST_EACH_SAFE(it, next, &home->waiting)
-    {
+    LIST_EACH_SAFE (it, next, &home->waiting) {
         struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_waiting);
         if (reserve(x)) {
             x->touched_ns = now;
@@ -357,11 +364,9 @@ static void admit_waiting(struct http_loop_state *home)
 /* A message that was let in and does not go on holds memory that others wait for. */
 static struct http_conn *find_stalled(struct http_loop_state *home, uint64_t now)
 {
-    LIST_EACH(it, &home->conns)
-    {
+    LIST_EACH (it, &home->conns) {
         struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
-        LIST_EACH(xi, &c->exchanges)
-        {
+        LIST_EACH (xi, &c->exchanges) {
             struct http_exchange *x = LIST_ENTRY(xi, struct http_exchange, in_conn);
             bool partial = x->state == EXCHANGE_BODY || x->state == EXCHANGE_HEAD;
             if (partial && now - x->touched_ns > STALLED_MS * NS_PER_MS)
@@ -401,15 +406,13 @@ void http_server_resume(struct http_server *s, struct loop *l)
     struct http_loop_state *home = &s->loops[loop_index(l)];
     home->is_paused = false;
     /* Those who waited for the gate start to wait for memory only now. */
-    LIST_EACH(it, &home->waiting)
-    {
+    LIST_EACH (it, &home->waiting) {
         struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_waiting);
         x->wait_until_ns = MAX(x->wait_until_ns, loop_now_ns(l) + WAIT_FOR_MEMORY_MS * NS_PER_MS);
     }
     if (home->timer)
         on_tick(home);
-    LIST_EACH_SAFE(it, next, &home->conns)
-    {
+    LIST_EACH_SAFE (it, next, &home->conns) {
         struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
         if (c->proto)
             c->proto->resumed(c);
@@ -586,8 +589,7 @@ static void server_gone(struct task *t)
 static void check_closed(struct http_loop_state *home)
 {
     struct http_server *s = home->server;
-    if (!home->is_closing || home->is_closed || home->n_conns > 0 ||
-        !list_is_empty(&home->orphans))
+    if (!home->is_closing || home->is_closed || home->n_conns > 0 || !list_is_empty(&home->orphans))
         return;
     home->is_closed = true;
     loop_timer_free(&home->timer);
@@ -602,9 +604,9 @@ static void close_home(struct task *t)
     struct http_loop_state *home = CONTAINER_OF(t, struct http_loop_state, close_task);
     home->is_closing = true;
     home->is_paused = false;
-    home->n_conns++; /* the last connection's end must not be the home's before the loop is through */
-    LIST_EACH_SAFE(it, next, &home->conns)
-    {
+    home->n_conns++; /* the last connection's end must not be the home's before the loop is through
+                      */
+    LIST_EACH_SAFE (it, next, &home->conns) {
         struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
         c->is_going = true;
         if (c->proto)

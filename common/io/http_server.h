@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The HTTP server: HTTP/1.1 and HTTP/2 on one port, with or without TLS. A request comes to the handler
- * once, whole, its body in one chunk; the answer is given once, at any later time on the same loop.
+ * The HTTP server: HTTP/1.1 and HTTP/2 on one port, with or without TLS. A request comes to the
+ * handler once, whole, its body in one chunk; the answer is given once, at any later time on the
+ * same loop.
  *
  *   listener (loop 0) ─ accept ─► the idlest loop ─► connection: first bytes tell http1 or h2
  *     ─► head() ─ reserve memory ─ body ─► message() ... http_respond() ─► bytes out
  *
- * Memory. A request whose size is known (content-length, gRPC prefix) reserves it before its body is
- * let in; a reserved one always gets the window to finish. One that gets no reservation within a second
- * (or a quarter of its grpc-timeout) is refused as overloaded. While the server is paused nothing new
- * is reserved, and nobody is refused: windows are withheld and senders slow down.
+ * Memory. A request whose size is known (content-length, gRPC prefix) reserves it before its body
+ * is let in; a reserved one always gets the window to finish. One that gets no reservation within a
+ * second (or a quarter of its grpc-timeout) is refused as overloaded. While the server is paused
+ * nothing new is reserved, and nobody is refused: windows are withheld and senders slow down.
  */
 #ifndef IO_HTTP_SERVER_H
 #define IO_HTTP_SERVER_H
@@ -51,7 +52,7 @@ struct http_response {
     int status;
     const struct http_header *headers;
     unsigned n_headers;
-    struct str body; /* borrowed: copied or sent before http_respond returns */
+    struct str body;                    /* borrowed: copied or sent before http_respond returns */
     const struct http_header *trailers; /* HTTP/2 only */
     unsigned n_trailers;
 };
@@ -59,20 +60,21 @@ struct http_response {
 /* Called on the request's loop. */
 struct http_handler {
     void *arg;
-    /* Head is there. 0: go on; *max_body is the largest body (after which refuse(TOO_LARGE)). An HTTP
-     * status refuses at once with an empty body. */
+    /* Head is there. 0: go on; *max_body is the largest body (after which refuse(TOO_LARGE)). An
+     * HTTP status refuses at once with an empty body. */
     int (*head)(void *arg, struct http_request *r, uint64_t *max_body);
     /* Whole. Must lead to exactly one http_respond, now or later. */
     void (*message)(void *arg, struct http_request *r);
     /* Will not become whole: must answer with http_respond before it returns. */
     void (*refuse)(void *arg, struct http_request *r, enum http_refusal why);
-    /* The peer went away while the handler had the request; http_respond is still owed. May be NULL. */
+    /* The peer went away while the handler had the request; http_respond is still owed. May be
+     * NULL. */
     void (*cancelled)(void *arg, struct http_request *r);
     uint64_t (*ceiling)(void *arg); /* for mem_reserve; may be NULL */
 };
 
 struct http_server_config {
-    const char *endpoint; /* "127.0.0.1:4317", ":4317"; port 0 = any free */
+    const char *endpoint;         /* "127.0.0.1:4317", ":4317"; port 0 = any free */
     const struct tls_config *tls; /* NULL or !on: plain */
     uint32_t max_streams;         /* of one connection; 0 = 100 */
     bool is_h2_only;              /* gRPC port: HTTP/1.x is answered 505 and closed */
@@ -91,8 +93,8 @@ uint16_t http_server_port(const struct http_server *s);
 void http_server_pause(struct http_server *s, struct loop *l);
 void http_server_resume(struct http_server *s, struct loop *l);
 /*
- * Stops accepting, tells peers to go (GOAWAY, connection: close), lets requests under way finish, then
- * closes everything and calls closed(arg) on loop 0. The memory goes after that.
+ * Stops accepting, tells peers to go (GOAWAY, connection: close), lets requests under way finish,
+ * then closes everything and calls closed(arg) on loop 0. The memory goes after that.
  */
 void http_server_close(struct http_server **s, void (*closed)(void *arg), void *arg);
 

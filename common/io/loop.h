@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Event loops: one thread each, over libuv. What crosses threads goes by loop_post(): sealed batches,
- * acks, accepted sockets; everything else belongs to one loop.
+ * Event loops: one thread each, over libuv. What crosses threads goes by loop_post(): sealed
+ * batches, acks, accepted sockets; everything else belongs to one loop.
  */
 #ifndef IO_LOOP_H
 #define IO_LOOP_H
@@ -44,7 +44,8 @@ uint8_t *loop_read_buffer(struct loop *l);
 /* Bytes read lately on this loop, halved each second: accept gives a socket to the idlest loop. */
 _Atomic uint64_t *loop_load(struct loop *l);
 
-/* Runs the task on the loop's thread. From any thread; from its own it still runs later, not now. */
+/* Runs the task on the loop's thread. From any thread; from its own it still runs later, not now.
+ */
 void loop_post(struct loop *l, struct task *t);
 /* Runs fn(arg) on the loop and waits for it. Not from a loop. */
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg);

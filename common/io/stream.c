@@ -23,8 +23,8 @@ struct stream {
     uv_connect_t connect;
     uv_getaddrinfo_t resolve;
     uv_write_t write;
-    struct buf pending;  /* what the running uv_write sends */
-    struct buf waiting;  /* what came while it runs */
+    struct buf pending; /* what the running uv_write sends */
+    struct buf waiting; /* what came while it runs */
     struct tls *tls;
     const struct stream_ops *ops;
     void *arg;
@@ -200,8 +200,8 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *b)
 }
 
 /*
- * While on_read runs the stream may be closed by its owner: memory stays until uv's close callbacks,
- * which come in a later phase of the loop.
+ * While on_read runs the stream may be closed by its owner: memory stays until uv's close
+ * callbacks, which come in a later phase of the loop.
  */
 static void on_uv_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b)
 {
@@ -315,7 +315,8 @@ int stream_accepted(struct stream **out, struct loop *l, int fd, struct tls_cont
     if (tls)
         uv_timer_start(&s->timer, on_timeout, CONNECT_TIMEOUT_MS, 0);
     else
-        s->is_ready = true; /* no on_ready from inside: the caller has the stream only when we return */
+        s->is_ready =
+            true; /* no on_ready from inside: the caller has the stream only when we return */
     update_reading(s);
     *out = s;
     return 0;
@@ -428,8 +429,7 @@ bool stream_is_tls(const struct stream *s)
     return s->tls != NULL;
 }
 
-int endpoint_split(const char *endpoint, char *host, size_t host_size, char *port,
-                   size_t port_size)
+int endpoint_split(const char *endpoint, char *host, size_t host_size, char *port, size_t port_size)
 {
     const char *colon = strrchr(endpoint, ':'), *from = endpoint, *to = colon;
     if (!colon || colon[1] == '\0')

@@ -2,11 +2,12 @@
 /*
  * A byte stream: TCP, with TLS in between if asked for. Belongs to one loop.
  *
- *   stream_accepted / stream_connect ─► on_ready ─► on_read* / stream_write* ─► stream_close ─► freed
+ *   stream_accepted / stream_connect ─► on_ready ─► on_read* / stream_write* ─► stream_close ─►
+ * freed
  *
  * Writing never keeps the caller's memory: what the socket does not take at once is copied and sent
- * later; stream_is_blocked() says so, and on_drained tells when it has gone. A caller that stops making
- * bytes while blocked therefore copies only what one call overshoots.
+ * later; stream_is_blocked() says so, and on_drained tells when it has gone. A caller that stops
+ * making bytes while blocked therefore copies only what one call overshoots.
  */
 #ifndef IO_STREAM_H
 #define IO_STREAM_H
@@ -25,8 +26,8 @@ struct stream_ops {
     void (*on_read)(void *arg, const uint8_t *p, size_t n);
     void (*on_drained)(void *arg);
     /*
-     * The peer has closed or the stream broke: error is -errno, 0 at an orderly end; why is text. The
-     * owner calls stream_close. Called once, and not after stream_close.
+     * The peer has closed or the stream broke: error is -errno, 0 at an orderly end; why is text.
+     * The owner calls stream_close. Called once, and not after stream_close.
      */
     void (*on_end)(void *arg, int error, const char *why);
 };

@@ -67,7 +67,8 @@ uint64_t batch_pinned_bytes(const struct batch *b)
     return sum;
 }
 
-/* Groups are in order of their first member: binary search for the last one that begins at or before. */
+/* Groups are in order of their first member: binary search for the last one that begins at or
+ * before. */
 uint32_t batch_resource_of_scope(const struct batch *b, uint32_t scope)
 {
     uint32_t low = 0, high = b->n_resources;
@@ -134,8 +135,8 @@ static void add_groups(struct batch_builder *bb, const struct batch *b, const ui
     for (uint32_t k = 0; k < n; k++) {
         uint32_t i = idx ? idx[k] : k, scope = batch_scope_of_record(b, i);
         uint32_t res = batch_resource_of_scope(b, scope);
-        bool plain = in_chunks(b, b->scopes[scope].envelope) &&
-                     in_chunks(b, b->resources[res].envelope);
+        bool plain =
+            in_chunks(b, b->scopes[scope].envelope) && in_chunks(b, b->resources[res].envelope);
         if (plain || scope == last) {
             add_record(bb, b, i, &last);
             continue;
@@ -250,7 +251,8 @@ int batch_split(struct batch **head, struct batch **tail, const struct batch *b,
     while (whole < b->n_records && taken + b->records[whole].items <= max_items)
         taken += b->records[whole++].items;
     /* The first metric that does not fit is cut between its points. */
-    uint32_t cut = whole < b->n_records && b->signal == SIGNAL_METRICS ? (uint32_t)(max_items - taken) : 0;
+    uint32_t cut =
+        whole < b->n_records && b->signal == SIGNAL_METRICS ? (uint32_t)(max_items - taken) : 0;
     batch_builder_init(&h, b->signal);
     batch_builder_init(&t, b->signal);
     add_range(&h, b, 0, whole);

@@ -25,7 +25,8 @@
 
 #define BATCH_MAGIC 0x42415443u
 
-/* A span, metric or log record: the whole field with tag and length, so that re-framing is a copy. */
+/* A span, metric or log record: the whole field with tag and length, so that re-framing is a copy.
+ */
 struct record {
     const uint8_t *field; /* first byte of the tag */
     uint32_t len;         /* of the whole field */
@@ -50,8 +51,8 @@ struct resource_group {
 };
 
 enum span_key_flag {
-    SPAN_HAS_PARENT = 1,      /* parent span id is present and not all zero */
-    SPAN_BAD_ID = 2,          /* trace id not 16 or span id not 8 bytes: kept as zeros here */
+    SPAN_HAS_PARENT = 1, /* parent span id is present and not all zero */
+    SPAN_BAD_ID = 2,     /* trace id not 16 or span id not 8 bytes: kept as zeros here */
 };
 
 /* Last-wins values of the span's scalar fields. 64 bytes: one cache line. */
@@ -65,8 +66,8 @@ struct span_key {
     uint8_t kind;              /* SpanKind, 0..5 */
     uint8_t key_flags;         /* enum span_key_flag */
     uint8_t pad;
-    uint32_t scope;            /* index of its scope group */
-    uint32_t resource;         /* index of its resource group */
+    uint32_t scope;    /* index of its scope group */
+    uint32_t resource; /* index of its resource group */
 };
 
 struct batch {
@@ -126,8 +127,10 @@ uint32_t batch_scope_of_record(const struct batch *b, uint32_t record);
  * A new batch with the records whose indexes are in idx[0..n), ascending, sharing chunks. Groups
  * that lose all records are left out. -ENOMEM.
  */
-int batch_select(struct batch **out, const struct batch *b, const uint32_t *idx, uint32_t n) MUSTCHECK;
-/* A new batch with all records of all parts in order, sharing chunks; no merging of equal resources. */
+int batch_select(struct batch **out, const struct batch *b, const uint32_t *idx,
+                 uint32_t n) MUSTCHECK;
+/* A new batch with all records of all parts in order, sharing chunks; no merging of equal
+ * resources. */
 int batch_concat(struct batch **out, struct batch *const *parts, uint32_t n) MUSTCHECK;
 /* The same content in fresh chunks of just its size (for queues whose batches pin too much). */
 int batch_compact(struct batch **out, const struct batch *b) MUSTCHECK;
@@ -148,7 +151,8 @@ struct batch_builder {
 };
 
 void batch_builder_init(struct batch_builder *bb, enum signal signal);
-/* Starts a resource group, then a scope group. `copy` false: bytes live in a chunk given by share. */
+/* Starts a resource group, then a scope group. `copy` false: bytes live in a chunk given by share.
+ */
 void batch_builder_resource(struct batch_builder *bb, struct str envelope, bool copy);
 void batch_builder_scope(struct batch_builder *bb, struct str envelope, bool copy);
 /*
@@ -157,12 +161,14 @@ void batch_builder_scope(struct batch_builder *bb, struct str envelope, bool cop
  */
 void batch_builder_record(struct batch_builder *bb, struct str body, uint32_t items,
                           const struct span_key *key);
-/* The same for bytes that already carry their tag and length; copy false: bytes live in a shared chunk. */
+/* The same for bytes that already carry their tag and length; copy false: bytes live in a shared
+ * chunk. */
 void batch_builder_record_field(struct batch_builder *bb, const struct record *r,
                                 const struct span_key *key, bool copy);
 /* The batch will hold a reference to c, so that slices of it may be added with copy false. */
 void batch_builder_share(struct batch_builder *bb, struct chunk *c);
-/* Seals. Latched errors come out here (-ENOMEM) and free everything. *out NULL when it has no record. */
+/* Seals. Latched errors come out here (-ENOMEM) and free everything. *out NULL when it has no
+ * record. */
 int batch_builder_seal(struct batch_builder *bb, struct batch **out) MUSTCHECK;
 void batch_builder_fini(struct batch_builder *bb); /* gives up an unsealed one */
 

@@ -14,8 +14,8 @@ void batch_builder_init(struct batch_builder *bb, enum signal signal)
 }
 
 /*
- * Tables grow by doubling inside the arena: what is left behind is at most as large as the table, and
- * goes with the batch.
+ * Tables grow by doubling inside the arena: what is left behind is at most as large as the table,
+ * and goes with the batch.
  */
 static void *grow_table(struct batch_builder *bb, void *old, uint32_t n, uint32_t *cap, size_t size)
 {
@@ -74,8 +74,8 @@ void batch_builder_resource(struct batch_builder *bb, struct str envelope, bool 
     struct batch *b = bb->b;
     if (bb->error)
         return;
-    struct resource_group *v = grow_table(bb, b->resources, b->n_resources, &bb->cap_resources,
-                                          sizeof(*v));
+    struct resource_group *v =
+        grow_table(bb, b->resources, b->n_resources, &bb->cap_resources, sizeof(*v));
     if (!v)
         return;
     b->resources = v;
@@ -158,8 +158,8 @@ void batch_builder_record(struct batch_builder *bb, struct str body, uint32_t it
     memcpy(p, head, n);
     if (body.n)
         memcpy(p + n, body.p, body.n);
-    struct record r = {.field = p, .len = (uint32_t)(n + body.n), .hdr = (uint8_t)n,
-                       .items = items & 0xffffff};
+    struct record r = {
+        .field = p, .len = (uint32_t)(n + body.n), .hdr = (uint8_t)n, .items = items & 0xffffff};
     add(bb, &r, key);
 }
 

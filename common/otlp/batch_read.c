@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From the bytes of a request to a batch, without recursion and without decoding what nobody asked for.
+ * From the bytes of a request to a batch, without recursion and without decoding what nobody asked
+ * for.
  *
  *   count   over the framing alone: how many resources, scopes, records     (some ns a span)
  *   fill    envelopes, record slices, span keys                             (the walk)
@@ -11,8 +12,17 @@
 
 #include "common/otlp/batch_internal.h"
 
-enum { SPAN_TRACE_ID = 1, SPAN_ID = 2, SPAN_PARENT = 4, SPAN_KIND = 6, SPAN_START = 7, SPAN_END = 8,
-       SPAN_STATUS = 15, SPAN_FLAGS = 16, STATUS_CODE = 3 };
+enum {
+    SPAN_TRACE_ID = 1,
+    SPAN_ID = 2,
+    SPAN_PARENT = 4,
+    SPAN_KIND = 6,
+    SPAN_START = 7,
+    SPAN_END = 8,
+    SPAN_STATUS = 15,
+    SPAN_FLAGS = 16,
+    STATUS_CODE = 3
+};
 
 struct counts {
     uint32_t resources, scopes, records;
@@ -191,7 +201,8 @@ struct filler {
     struct place at;
 };
 
-/* An envelope is nearly always one run; pieces between other fields are put together in the arena. */
+/* An envelope is nearly always one run; pieces between other fields are put together in the arena.
+ */
 struct pieces {
     const uint8_t *from, *to;
     bool is_copied;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A patch is made for the first change of a record or group: an array of its attributes, slices of the
- * old bytes or of the edit's arena. Sealing writes patched messages anew (all other fields copied with
- * their tags, attributes at the place of the first one) and shares the rest.
+ * A patch is made for the first change of a record or group: an array of its attributes, slices of
+ * the old bytes or of the edit's arena. Sealing writes patched messages anew (all other fields
+ * copied with their tags, attributes at the place of the first one) and shares the rest.
  */
 #include "common/otlp/edit.h"
 
@@ -99,7 +99,8 @@ static struct entry *add_entry(struct edit *e, struct patch *p)
     return t;
 }
 
-/* Message bytes that hold the attributes: of a record its body, of a group each piece of its envelope. */
+/* Message bytes that hold the attributes: of a record its body, of a group each piece of its
+ * envelope. */
 static bool next_message(const struct edit *e, struct edit_at at, struct wire *outer, bool *started,
                          struct str *out)
 {
@@ -303,7 +304,8 @@ static void put_entries(struct buf *out, const struct patch *p, uint32_t number)
     }
 }
 
-/* The message with its attributes replaced: they stand where the first one stood, else at the end. */
+/* The message with its attributes replaced: they stand where the first one stood, else at the end.
+ */
 static void put_message(struct buf *out, struct str message, const struct patch *p, uint32_t number,
                         bool *done)
 {
@@ -341,7 +343,8 @@ static void put_envelope(struct buf *out, struct str envelope, const struct patc
     }
 }
 
-static struct str sealed_envelope(struct edit *e, struct edit_at at, struct str old, struct buf *tmp)
+static struct str sealed_envelope(struct edit *e, struct edit_at at, struct str old,
+                                  struct buf *tmp)
 {
     const struct patch *p = find_patch(e, at);
     if (!p || !p->is_changed)
@@ -389,15 +392,14 @@ static int seal(struct edit *e, struct batch **out)
                 if (e->dropped && e->dropped[i])
                     continue;
                 if (!has_resource)
-                    batch_builder_resource(&bb,
-                                           sealed_envelope(e, (struct edit_at){EDIT_RESOURCE, r},
-                                                           res->envelope, &tmp),
-                                           true);
+                    batch_builder_resource(
+                        &bb,
+                        sealed_envelope(e, (struct edit_at){EDIT_RESOURCE, r}, res->envelope, &tmp),
+                        true);
                 if (!has_scope)
-                    batch_builder_scope(&bb,
-                                        sealed_envelope(e, (struct edit_at){EDIT_SCOPE, s},
-                                                        g->envelope, &tmp),
-                                        true);
+                    batch_builder_scope(
+                        &bb, sealed_envelope(e, (struct edit_at){EDIT_SCOPE, s}, g->envelope, &tmp),
+                        true);
                 has_resource = has_scope = true;
                 seal_record(e, &bb, i, &tmp);
             }

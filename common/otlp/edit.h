@@ -33,8 +33,9 @@ bool edit_attr_next(const struct edit *e, struct edit_at at, size_t *pos, struct
 /* Leaves the record out of the sealed batch. */
 void edit_drop(struct edit *e, uint32_t record);
 /*
- * Writes the patches. The edit is freed in any case. *out is the new batch (span keys refreshed), the
- * old one itself with a reference more when nothing changed, or NULL when every record was dropped.
+ * Writes the patches. The edit is freed in any case. *out is the new batch (span keys refreshed),
+ * the old one itself with a reference more when nothing changed, or NULL when every record was
+ * dropped.
  */
 int edit_seal(struct edit **e, struct batch **out) MUSTCHECK;
 void edit_free(struct edit **e);

@@ -13,8 +13,8 @@ void metric_begin(struct metric_draft *m, struct buf *out, const struct metric_h
         wire_put_bytes(out, 3, h->unit);
     *m = (struct metric_draft){.out = out, .type = h->type};
     m->data_mark = wire_begin(out, h->type);
-    bool has_temporality = h->type == METRIC_SUM || h->type == METRIC_HISTOGRAM ||
-                           h->type == METRIC_EXP_HISTOGRAM;
+    bool has_temporality =
+        h->type == METRIC_SUM || h->type == METRIC_HISTOGRAM || h->type == METRIC_EXP_HISTOGRAM;
     if (has_temporality)
         wire_put_u64(out, 2, h->temporality);
     if (h->type == METRIC_SUM && h->monotonic)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The export protocol's small messages: google.rpc.Status with RetryInfo, Export*ServiceResponse. */
+/* The export protocol's small messages: google.rpc.Status with RetryInfo, Export*ServiceResponse.
+ */
 #include <errno.h>
 #include <stdio.h>
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * OTLP/JSON out of views: lowerCamelCase, hex ids, 64-bit integers as strings, enums as numbers,
- * defaults left out, spans always with status. https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
+ * defaults left out, spans always with status.
+ * https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
  */
 #ifndef OTLP_JSON_H
 #define OTLP_JSON_H

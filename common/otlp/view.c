@@ -6,8 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SPAN_NAME = 5, SPAN_TRACE_STATE = 3, SCOPE_NAME = 1, SCOPE_VERSION = 2, ENVELOPE_MESSAGE = 1,
-       MAX_TEXT_DEPTH = 16 };
+enum {
+    SPAN_NAME = 5,
+    SPAN_TRACE_STATE = 3,
+    SCOPE_NAME = 1,
+    SCOPE_VERSION = 2,
+    ENVELOPE_MESSAGE = 1,
+    MAX_TEXT_DEPTH = 16
+};
 
 struct any any_read(struct str value)
 {
@@ -220,8 +226,8 @@ bool attr_next(struct wire *w, uint32_t number, struct attr *out)
 }
 
 /*
- * The key is field 1 and comes first in what every encoder writes: a look at the first bytes rules an
- * attribute out without walking it.
+ * The key is field 1 and comes first in what every encoder writes: a look at the first bytes rules
+ * an attribute out without walking it.
  */
 static bool may_have_key(struct str kv, struct str key)
 {

@@ -12,9 +12,19 @@
 #include "common/otlp/batch.h"
 #include "common/otlp/wire.h"
 
-enum any_type { ANY_EMPTY, ANY_STRING, ANY_BOOL, ANY_INT, ANY_DOUBLE, ANY_ARRAY, ANY_MAP, ANY_BYTES };
+enum any_type {
+    ANY_EMPTY,
+    ANY_STRING,
+    ANY_BOOL,
+    ANY_INT,
+    ANY_DOUBLE,
+    ANY_ARRAY,
+    ANY_MAP,
+    ANY_BYTES
+};
 
-/* An AnyValue. Arrays and maps stay bytes (ArrayValue, KeyValueList) and are walked with wire_next. */
+/* An AnyValue. Arrays and maps stay bytes (ArrayValue, KeyValueList) and are walked with wire_next.
+ */
 struct any {
     enum any_type type;
     union {
@@ -45,12 +55,14 @@ enum {
     SCOPE_ATTRIBUTES = 3,
 };
 
-/* Iterates over attributes (repeated KeyValue, field `number`) of a message's bytes. False at the end. */
+/* Iterates over attributes (repeated KeyValue, field `number`) of a message's bytes. False at the
+ * end. */
 bool attr_next(struct wire *w, uint32_t number, struct attr *out);
 /* First attribute with that key. False when there is none. */
 bool attr_find(struct str message, uint32_t number, struct str key, struct any *out);
 
-/* Attributes of the Resource or Scope message in an envelope, over all its pieces if it was split. */
+/* Attributes of the Resource or Scope message in an envelope, over all its pieces if it was split.
+ */
 struct envelope_iter {
     struct wire outer, inner;
     bool open;

@@ -22,14 +22,16 @@ bool wire_varint(const uint8_t **p, const uint8_t *end, uint64_t *out)
     return false;
 }
 
-/* Tags and lengths take at most five bytes in the reference decoders, and a length is below 2^31. */
+/* Tags and lengths take at most five bytes in the reference decoders, and a length is below 2^31.
+ */
 static bool short_varint(const uint8_t **p, const uint8_t *end, uint64_t most, uint64_t *out)
 {
     const uint8_t *at = *p;
     return wire_varint(p, end, out) && *p - at <= 5 && *out <= most;
 }
 
-/* Skips to the end of a group whose start tag was read; nested groups by counting, numbers checked. */
+/* Skips to the end of a group whose start tag was read; nested groups by counting, numbers checked.
+ */
 static bool skip_group(const uint8_t **p, const uint8_t *end, uint32_t number, struct str *inside)
 {
     uint32_t open[100];

@@ -3,8 +3,8 @@
  * The protobuf wire format: reading with a cursor, writing into a latched buf. No recursion, no
  * allocation. https://protobuf.dev/programming-guides/encoding/
  *
- * Reader: a `struct wire` is a cursor over one message's bytes. wire_next() yields field after field;
- * at the first malformed byte it returns -EBADMSG and the cursor stays there.
+ * Reader: a `struct wire` is a cursor over one message's bytes. wire_next() yields field after
+ * field; at the first malformed byte it returns -EBADMSG and the cursor stays there.
  */
 #ifndef OTLP_WIRE_H
 #define OTLP_WIRE_H
@@ -47,8 +47,8 @@ static inline struct wire wire_of(struct str s)
 int wire_next_any(struct wire *w, struct field *f);
 
 /*
- * The same; the nine in ten fields whose tag and length (or value) take a byte each are read in place,
- * so that the compiler drops what a caller does not look at.
+ * The same; the nine in ten fields whose tag and length (or value) take a byte each are read in
+ * place, so that the compiler drops what a caller does not look at.
  */
 static inline int wire_next(struct wire *w, struct field *f)
 {

@@ -2,9 +2,11 @@
 /*
  * The verdict of a delivery. A batch goes down the graph with an ack: a counted object of the
  * receiver's loop. Fan-out, split and shuffle take one count per part; whoever takes responsibility
- * for a part settles its count once. At zero the receiver learns the worst verdict, on its own loop.
+ * for a part settles its count once. At zero the receiver learns the worst verdict, on its own
+ * loop.
  *
- *   ack_init (count 1) ─ ack_take(n) per extra part ─ ack_settle() by each ─► 0 ─► done(arg, verdict)
+ *   ack_init (count 1) ─ ack_take(n) per extra part ─ ack_settle() by each ─► 0 ─► done(arg,
+ * verdict)
  */
 #ifndef PIPELINE_ACK_H
 #define PIPELINE_ACK_H
@@ -25,9 +27,9 @@ enum ack_status {
 
 struct verdict {
     enum ack_status status;
-    int grpc_code;             /* passed through to the sender; 0 = derive from status */
-    uint32_t retry_after_ms;   /* hint, 0 = none */
-    const char *reason;        /* static text: "sending queue is full" */
+    int grpc_code;           /* passed through to the sender; 0 = derive from status */
+    uint32_t retry_after_ms; /* hint, 0 = none */
+    const char *reason;      /* static text: "sending queue is full" */
 };
 
 #define VERDICT_OK ((struct verdict){0})

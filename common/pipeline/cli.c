@@ -39,8 +39,10 @@ struct command {
 static command_fn cmd_validate, cmd_components, cmd_print_config, cmd_help;
 
 static const struct command commands[] = {
-    {"validate", "check the configuration and every component's start without starting", cmd_validate},
-    {"components", "list what is built in; components NAME explains the keys of one", cmd_components},
+    {"validate", "check the configuration and every component's start without starting",
+     cmd_validate},
+    {"components", "list what is built in; components NAME explains the keys of one",
+     cmd_components},
     {"print-config", "print the configuration in force (--mode redacted|unredacted)",
      cmd_print_config},
     {"help", "this text", cmd_help},
@@ -188,7 +190,8 @@ static void put_sets_last(struct cli *c)
 }
 
 /*
- * Adds the program's own configuration when no --config was given: --set changes it, too. Flags that make a configuration and a file that is one cannot both be meant.
+ * Adds the program's own configuration when no --config was given: --set changes it, too. Flags
+ * that make a configuration and a file that is one cannot both be meant.
  */
 static int complete_sources(struct cli *c)
 {
@@ -406,7 +409,8 @@ static int cmd_help(struct cli *c)
 
     printf("%s: %s\n\nUsage: %s [--config FILE ...] [flags] [command]\n\nFlags:\n", p->name,
            p->description, p->name);
-    help_line("--config", "SOURCE", "file, file:PATH, env:NAME or yaml:TEXT; repeatable, later wins");
+    help_line("--config", "SOURCE",
+              "file, file:PATH, env:NAME or yaml:TEXT; repeatable, later wins");
     help_line("--set", "KEY.PATH=VALUE", "one value over all files, as YAML; repeatable");
     for (const struct service_flag *f = p->flags; f && f->name; f++)
         help_line(f->name, f->value, f->help);

@@ -2,8 +2,8 @@
 /*
  * The one interface of receivers, processors, exporters, connectors and extensions.
  *
- * A component is one file (or folder) that ends in one `const struct component`, and one line in the
- * program's components.def. An *instance* is what the graph makes of it:
+ * A component is one file (or folder) that ends in one `const struct component`, and one line in
+ * the program's components.def. An *instance* is what the graph makes of it:
  *
  *   receiver   one per id, shared by all signals and pipelines that name it
  *   processor  one per pipeline
@@ -15,15 +15,14 @@
  *
  *   create ─► [adopt(old)] ─► start ─► consume* / ticks ─► stop ─► (stopped) ─► free
  *
- *   create   reads its configuration, makes its state, takes no port and starts no thread. Fails with
- *            a text. A `validate` run of the program ends here.
- *   adopt    on reload only, when an instance of the same kind, id and signal (and pipeline, for
- *            processors) is running and the component says its identity options are equal: takes
- *            over sockets, queues, tables. After it the old one holds nothing.
- *   start    binds, connects, arms timers. Order: exporters first, receivers last.
- *   stop     stops taking in new work, hands on or finishes what it holds, then calls instance_stopped().
- *            Order: receivers first. May take many loop turns; the service's deadline bounds it, what
- *            is left then is counted failed{shutdown} by `abandon`.
+ *   create   reads its configuration, makes its state, takes no port and starts no thread. Fails
+ * with a text. A `validate` run of the program ends here. adopt    on reload only, when an instance
+ * of the same kind, id and signal (and pipeline, for processors) is running and the component says
+ * its identity options are equal: takes over sockets, queues, tables. After it the old one holds
+ * nothing. start    binds, connects, arms timers. Order: exporters first, receivers last. stop
+ * stops taking in new work, hands on or finishes what it holds, then calls instance_stopped().
+ *            Order: receivers first. May take many loop turns; the service's deadline bounds it,
+ * what is left then is counted failed{shutdown} by `abandon`.
  *
  * Threads: consume is called on any loop, concurrently. Affinity tells what the component promises.
  */
@@ -78,12 +77,13 @@ struct component {
     bool (*adopt)(struct instance *in, struct instance *old);
     int (*start)(struct instance *in, struct err *e);
     /*
-     * Takes the batch (one reference) and one count of the ack: both are the component's from here on,
-     * whatever happens. Not for receivers and extensions.
+     * Takes the batch (one reference) and one count of the ack: both are the component's from here
+     * on, whatever happens. Not for receivers and extensions.
      */
     void (*consume)(struct instance *in, struct batch *b, struct ack *a);
     void (*stop)(struct instance *in);
-    /* Deadline passed: drop what is left, counting it (ledger_dropped), settle acks, then be stopped. */
+    /* Deadline passed: drop what is left, counting it (ledger_dropped), settle acks, then be
+     * stopped. */
     void (*abandon)(struct instance *in);
     void (*free)(struct instance *in);
     /* Items it holds now, counted in its structures. For the ledger. NULL = holds nothing. */
@@ -102,8 +102,8 @@ struct instance {
     enum signal makes;    /* connectors: the signal made */
     const void *config;   /* of config_size bytes, parsed and validated */
     struct log_ctx log;
-    void *self;           /* the component's own */
-    struct node *node;    /* engine's own, see node.h */
+    void *self;        /* the component's own */
+    struct node *node; /* engine's own, see node.h */
 };
 
 #define INSTANCE_MAGIC 0x494e5354u

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config_load: sources to tree (config_source.c), merged and expanded; then sections to configured
- * components, here; then service: to pipelines and telemetry (config_service.c). A problem never stops
- * the search for further ones, except where nothing sensible could follow.
+ * components, here; then service: to pipelines and telemetry (config_service.c). A problem never
+ * stops the search for further ones, except where nothing sensible could follow.
  */
 #include "common/pipeline/config.h"
 
@@ -18,8 +18,8 @@ enum { MAX_CANDIDATES = 256 };
 static const struct {
     const char *word, *section;
 } kinds[KIND_COUNT] = {
-    [KIND_RECEIVER] = {"receiver", "receivers"},   [KIND_PROCESSOR] = {"processor", "processors"},
-    [KIND_EXPORTER] = {"exporter", "exporters"},   [KIND_CONNECTOR] = {"connector", "connectors"},
+    [KIND_RECEIVER] = {"receiver", "receivers"},    [KIND_PROCESSOR] = {"processor", "processors"},
+    [KIND_EXPORTER] = {"exporter", "exporters"},    [KIND_CONNECTOR] = {"connector", "connectors"},
     [KIND_EXTENSION] = {"extension", "extensions"},
 };
 
@@ -121,8 +121,8 @@ static bool load_component(struct loader *l, enum component_kind kind, const str
         return false;
     }
     if (!str_is(type, c->name))
-        option_warning(&l->opt, p->key, "'" STR_FMT "' is an old name of the %s '%s'", STR_ARG(type),
-                       kind_word(kind), c->name);
+        option_warning(&l->opt, p->key, "'" STR_FMT "' is an old name of the %s '%s'",
+                       STR_ARG(type), kind_word(kind), c->name);
     unsigned before = l->report.errors;
     void *config = option_alloc(&l->opt, c->config_size);
     if (!config)
@@ -217,7 +217,8 @@ int config_load(struct config **out, const struct config_source *src, size_t n,
                 const struct component *const *components, struct buf *problems)
 {
     struct config *c = xcalloc(1, sizeof(*c));
-    struct loader l = {.config = c, .registry = components, .report = {.out = problems, .is_sorted = true}};
+    struct loader l = {
+        .config = c, .registry = components, .report = {.out = problems, .is_sorted = true}};
 
     arena_init(&c->arena);
     l.yaml = (struct yaml_ctx){.arena = &c->arena, .report = &l.report};

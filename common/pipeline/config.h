@@ -16,7 +16,7 @@
 enum yaml_kind { YAML_NULL, YAML_SCALAR, YAML_LIST, YAML_MAPPING };
 
 struct yaml_mark {
-    const char *file; /* as given on the command line */
+    const char *file;      /* as given on the command line */
     uint32_t line, column; /* from 1 */
 };
 
@@ -49,19 +49,20 @@ struct config_component {
 
 struct config_pipeline {
     enum signal signal;
-    const char *id; /* "traces/errors" */
+    const char *id;                                      /* "traces/errors" */
     struct option_list receivers, processors, exporters; /* const char * ids */
     struct yaml_mark mark;
 };
 
 struct config_telemetry {
-    int logs_level;      /* enum log_level */
+    int logs_level; /* enum log_level */
     bool logs_json;
-    int metrics_level;   /* enum metric_level */
+    int metrics_level;        /* enum metric_level */
     const char *metrics_host; /* Prometheus reader */
     uint64_t metrics_port;
     bool metrics_on;
-    bool without_type_suffix, without_units, without_scope_info; /* as the Collector: default true */
+    bool without_type_suffix, without_units,
+        without_scope_info;      /* as the Collector: default true */
     struct option_list resource; /* struct option_pair */
 };
 
@@ -83,19 +84,21 @@ struct config_source {
 };
 
 /*
- * Loads, merges, expands, checks names and references, parses every component's options. All problems
- * found are reported, one a line, each "file:line:column: path: what (did you mean x?)". Warnings are
- * lines there, too, marked "warning: " after the place: they alone do not make it fail.
- * -EINVAL for problems, -ENOMEM.
+ * Loads, merges, expands, checks names and references, parses every component's options. All
+ * problems found are reported, one a line, each "file:line:column: path: what (did you mean x?)".
+ * Warnings are lines there, too, marked "warning: " after the place: they alone do not make it
+ * fail. -EINVAL for problems, -ENOMEM.
  */
 int config_load(struct config **out, const struct config_source *src, size_t n,
                 const struct component *const *components, struct buf *problems) MUSTCHECK;
 void config_free(struct config **c);
 
-/* Whether connector c joins a pipeline of `from` to one of `to`. makes == 0: the signal it takes. */
+/* Whether connector c joins a pipeline of `from` to one of `to`. makes == 0: the signal it takes.
+ */
 bool config_connects(const struct component *c, enum signal from, enum signal to);
 
-/* Fills `out` (config_size bytes, zeroed) from the node by the table; used by config_load and tests. */
+/* Fills `out` (config_size bytes, zeroed) from the node by the table; used by config_load and
+ * tests. */
 int options_parse(void *out, const struct option *table, const struct yaml_node *node,
                   struct arena *a, struct buf *problems);
 /* --help text and the reference page (Markdown) of one component. */

@@ -3,17 +3,17 @@
  * Substitution: ${scheme:opaque}, ${NAME} and $$ in values, as the Collector does it.
  *
  * A value is searched for its first '}' and the last "${" before it: so references nest, and inner
- * ones go first. An odd number of further '$' in front of "${" escapes it, and ends the search: what
- * follows an escaped reference stays as it is, which is the Collector's way, too. What comes in is searched
- * again. Two forms:
+ * ones go first. An odd number of further '$' in front of "${" escapes it, and ends the search:
+ * what follows an escaped reference stays as it is, which is the Collector's way, too. What comes
+ * in is searched again. Two forms:
  *
- *   the whole value is one reference    read as YAML: number, list, mapping; for options that want a
- *                                       string the text stays as it was ("0123", "1e3")
- *   the reference is part of a text     put in as text
+ *   the whole value is one reference    read as YAML: number, list, mapping; for options that want
+ * a string the text stays as it was ("0123", "1e3") the reference is part of a text     put in as
+ * text
  *
  * When nothing is left to replace, "$$" becomes "$", also in what came in. Keys are left alone.
- * References may come round in a circle: replacements in one value are counted through all that they
- * brought in, and its length is bounded.
+ * References may come round in a circle: replacements in one value are counted through all that
+ * they brought in, and its length is bounded.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -130,8 +130,8 @@ static struct yaml_node *typed_value(struct expander *x, struct str text, struct
         report_error(x->c->report, at, NULL, STR_FMT " is too large", STR_ARG(ref));
         return NULL;
     }
-    bool string = rc < 0 || (n->kind == YAML_SCALAR &&
-                             (n->quoted || value_kind(n->text) == VALUE_STRING));
+    bool string =
+        rc < 0 || (n->kind == YAML_SCALAR && (n->quoted || value_kind(n->text) == VALUE_STRING));
     if (string)
         return plain;
     n->orig = plain->text;

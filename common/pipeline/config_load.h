@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of config_load share; private to config.c, config_service.c, config_telemetry.c. */
+/* What the parts of config_load share; private to config.c, config_service.c, config_telemetry.c.
+ */
 #ifndef PIPELINE_CONFIG_LOAD_H
 #define PIPELINE_CONFIG_LOAD_H
 

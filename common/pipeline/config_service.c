@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * service: pipelines, extensions, telemetry. Checks every name against what is configured, that a
- * component takes or makes the signal of the pipeline it stands in, that connectors join pipelines on
- * both sides and never in a circle.
+ * component takes or makes the signal of the pipeline it stands in, that connectors join pipelines
+ * on both sides and never in a circle.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,8 +24,11 @@ static const struct option service_options[] = {
     {.key = "extensions", .type = OPT_TREE, .offset = S(extensions)},
     {.key = "pipelines", .type = OPT_TREE, .offset = S(pipelines)},
     {.key = "telemetry", .type = OPT_TREE, .offset = S(telemetry)},
-    {.key = "shutdown_timeout", .type = OPT_DURATION, .offset = S(shutdown_timeout_ns),
-     .def = "15s", .min = (double)NS_PER_MS},
+    {.key = "shutdown_timeout",
+     .type = OPT_DURATION,
+     .offset = S(shutdown_timeout_ns),
+     .def = "15s",
+     .min = (double)NS_PER_MS},
     OPTION_END,
 };
 
@@ -253,7 +256,8 @@ static bool list_has(const struct option_list *ids, const char *id)
     return false;
 }
 
-/* One connector's two sides: each pipeline that feeds it must reach one that it can feed, and back. */
+/* One connector's two sides: each pipeline that feeds it must reach one that it can feed, and back.
+ */
 static void check_connector(struct loader *l, const struct config_component *c)
 {
     const struct config_pipeline *all = l->config->pipelines.items;
@@ -273,15 +277,17 @@ static void check_connector(struct loader *l, const struct config_component *c)
         as_exporter = as_exporter || out;
         as_receiver = as_receiver || in;
         if (!feeds)
-            option_error(&l->opt, &at,
-                         "exporter of pipeline '%s', but receiver of no pipeline that it can make %s "
-                         "into",
-                         all[i].id, signal_info[all[i].signal].name);
+            option_error(
+                &l->opt, &at,
+                "exporter of pipeline '%s', but receiver of no pipeline that it can make %s "
+                "into",
+                all[i].id, signal_info[all[i].signal].name);
         if (!fed)
-            option_error(&l->opt, &at,
-                         "receiver of pipeline '%s', but exporter of no pipeline that it can make %s "
-                         "from",
-                         all[i].id, signal_info[all[i].signal].name);
+            option_error(
+                &l->opt, &at,
+                "receiver of pipeline '%s', but exporter of no pipeline that it can make %s "
+                "from",
+                all[i].id, signal_info[all[i].signal].name);
     }
 }
 
@@ -298,8 +304,8 @@ static bool pipeline_feeds(const struct loader *l, const struct config_pipeline 
 }
 
 /*
- * Pipelines that no pipeline feeds are taken away until none is left; what stays feeds itself. Simple
- * and quadratic: there are a handful of pipelines.
+ * Pipelines that no pipeline feeds are taken away until none is left; what stays feeds itself.
+ * Simple and quadratic: there are a handful of pipelines.
  */
 static void check_cycles(struct loader *l)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where configuration text comes from: --config PATH, file:PATH, env:NAME, yaml:TEXT, and --set. The
- * same three schemes serve ${scheme:...} inside values.
+ * Where configuration text comes from: --config PATH, file:PATH, env:NAME, yaml:TEXT, and --set.
+ * The same three schemes serve ${scheme:...} inside values.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -99,11 +99,13 @@ int source_read(struct yaml_ctx *c, const char *scheme, const char *opaque,
         *text = str_of(opaque);
         return 0;
     }
-    report_error(c->report, at, NULL, "scheme '%s' is not supported: use file, env or yaml", scheme);
+    report_error(c->report, at, NULL, "scheme '%s' is not supported: use file, env or yaml",
+                 scheme);
     return -EINVAL;
 }
 
-/* Length of a scheme in front of ':', at least two letters (one is a drive on Windows); 0 = none. */
+/* Length of a scheme in front of ':', at least two letters (one is a drive on Windows); 0 = none.
+ */
 static size_t scheme_length(const char *text)
 {
     size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");

@@ -66,8 +66,8 @@ struct yaml_node *yaml_dup(struct yaml_ctx *c, const struct yaml_node *n)
     d->quoted = n->quoted;
     d->text = n->text;
     d->orig = n->orig;
-    size_t bytes = n->kind == YAML_LIST ? n->n * sizeof(*d->items)
-                                        : yaml_pairs_room(n->n) * sizeof(*d->pairs);
+    size_t bytes =
+        n->kind == YAML_LIST ? n->n * sizeof(*d->items) : yaml_pairs_room(n->n) * sizeof(*d->pairs);
     void *kids = n->n ? arena_alloc(c->arena, bytes) : NULL;
     if (n->n && !kids) {
         report_nomem(c->report);

@@ -3,8 +3,8 @@
  * The tree between YAML text and option tables, and what reads, merges and expands it. Private to
  * common/pipeline/config*.c, option*.c and their tests; components see `struct yaml_node` only.
  *
- * All nodes and texts live in the arena of the configuration. A function that fails has reported why
- * through the report, with its place.
+ * All nodes and texts live in the arena of the configuration. A function that fails has reported
+ * why through the report, with its place.
  */
 #ifndef PIPELINE_CONFIG_TREE_H
 #define PIPELINE_CONFIG_TREE_H
@@ -14,9 +14,9 @@
 #include "common/pipeline/config.h"
 
 enum {
-    YAML_MAX_BYTES = 4 << 20,   /* one source */
-    YAML_MAX_NODES = 200000,    /* all sources of a configuration, aliases copied out */
-    YAML_MAX_DEPTH = 100,       /* of lists and mappings */
+    YAML_MAX_BYTES = 4 << 20,     /* one source */
+    YAML_MAX_NODES = 200000,      /* all sources of a configuration, aliases copied out */
+    YAML_MAX_DEPTH = 100,         /* of lists and mappings */
     EXPAND_MAX_BYTES = 256 << 10, /* one value after substitution */
 };
 

@@ -4,8 +4,8 @@
  *
  * Read as the Collector's parser reads it: one document, anchors and aliases (each alias becomes a
  * copy, so that later steps may edit in place), `<<` merge keys, scalars that stay text until an
- * option asks for a type. Refused with their place: a second document, a key twice, keys that are not
- * scalars, tags of our own invention, an alias inside its own anchor, too deep, too much.
+ * option asks for a type. Refused with their place: a second document, a key twice, keys that are
+ * not scalars, tags of our own invention, an alias inside its own anchor, too deep, too much.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -140,7 +140,8 @@ static int on_alias(struct reader *r, const yaml_event_t *ev)
 
 static bool is_null_word(struct str s)
 {
-    return s.n == 0 || str_is(s, "~") || str_is(s, "null") || str_is(s, "Null") || str_is(s, "NULL");
+    return s.n == 0 || str_is(s, "~") || str_is(s, "null") || str_is(s, "Null") ||
+           str_is(s, "NULL");
 }
 
 /* Whether the tag makes the scalar a string. -EINVAL for tags that mean nothing here. */
@@ -192,8 +193,8 @@ static int on_scalar(struct reader *r, const yaml_event_t *ev)
 
 static int on_begin(struct reader *r, const yaml_event_t *ev, enum yaml_kind kind)
 {
-    const yaml_char_t *anchor = kind == YAML_LIST ? ev->data.sequence_start.anchor
-                                                  : ev->data.mapping_start.anchor;
+    const yaml_char_t *anchor =
+        kind == YAML_LIST ? ev->data.sequence_start.anchor : ev->data.mapping_start.anchor;
     const yaml_char_t *tag =
         kind == YAML_LIST ? ev->data.sequence_start.tag : ev->data.mapping_start.tag;
     const char *own = kind == YAML_LIST ? TAG_PREFIX "seq" : TAG_PREFIX "map";
@@ -253,8 +254,8 @@ static int check_duplicates(struct reader *r, const struct yaml_node *map)
         if (strcmp(sorted[i].key->text, sorted[i - 1].key->text) != 0)
             continue;
         report_error(r->c->report, &sorted[i].key->mark, NULL,
-                     "key '%s' stands twice in this mapping (first at line %u)", sorted[i].key->text,
-                     sorted[i - 1].key->mark.line);
+                     "key '%s' stands twice in this mapping (first at line %u)",
+                     sorted[i].key->text, sorted[i - 1].key->mark.line);
         rc = -EINVAL;
     }
     free(sorted);
@@ -265,8 +266,7 @@ static int check_duplicates(struct reader *r, const struct yaml_node *map)
 static int merge_missing(struct reader *r, struct yaml_node *map, const struct yaml_node *from)
 {
     if (from->kind != YAML_MAPPING) {
-        report_error(r->c->report, &from->mark, NULL,
-                     "'<<' wants a mapping or a list of mappings");
+        report_error(r->c->report, &from->mark, NULL, "'<<' wants a mapping or a list of mappings");
         return -EINVAL;
     }
     for (size_t i = 0; i < from->n; i++) {

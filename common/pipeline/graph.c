@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Building goes from the back: exporters, then connectors and processors from the last to the first of
- * each pipeline, receivers last. That is the order of starting too; stopping goes the other way, level
- * by level, so that what a level hands on finds the next one running.
+ * Building goes from the back: exporters, then connectors and processors from the last to the first
+ * of each pipeline, receivers last. That is the order of starting too; stopping goes the other way,
+ * level by level, so that what a level hands on finds the next one running.
  */
 #include "common/pipeline/graph.h"
 
@@ -101,7 +101,8 @@ static void connect(struct node *from, struct node *to, enum signal s)
 
 /* ---- building ---- */
 
-/* Nodes of the last stage of a pipeline: exporters, and connectors into pipelines of their signal. */
+/* Nodes of the last stage of a pipeline: exporters, and connectors into pipelines of their signal.
+ */
 static void add_sinks(struct graph *g, const struct config_pipeline *p)
 {
     const char *const *ids = p->exporters.items;
@@ -226,7 +227,8 @@ static bool only_extensions(const struct graph *g)
     return true;
 }
 
-/* Puts every node behind all the nodes it leads to, by repeated picking; extensions are the last. */
+/* Puts every node behind all the nodes it leads to, by repeated picking; extensions are the last.
+ */
 static void sort_nodes(struct graph *g)
 {
     struct node **sorted = xcalloc(g->n + 1, sizeof(struct node *));
@@ -269,7 +271,8 @@ static int create(struct node *n, struct err *e)
     return 0;
 }
 
-/* Shares the running instance's state where the component says that nothing of its identity changed. */
+/* Shares the running instance's state where the component says that nothing of its identity
+ * changed. */
 static void adopt(struct node *n, struct graph *old)
 {
     const struct instance *in = &n->in;

@@ -4,8 +4,8 @@
  *
  *   graph_new ─► graph_start ─► (runs) ─► graph_stop ─► graph_free
  *
- * A second generation may be built and started while the first one runs; instances that adopt share the
- * old one's state. Every function here runs on loop 0.
+ * A second generation may be built and started while the first one runs; instances that adopt share
+ * the old one's state. Every function here runs on loop 0.
  */
 #ifndef PIPELINE_GRAPH_H
 #define PIPELINE_GRAPH_H
@@ -40,7 +40,7 @@ struct node {
     struct graph *graph;
     struct edges out[SIGNAL_COUNT];
     struct ledger_account *account[SIGNAL_COUNT]; /* of the signals that it takes or makes */
-    struct node **up; /* nodes whose outputs lead here */
+    struct node **up;                             /* nodes whose outputs lead here */
     unsigned n_up;
     _Atomic int closed; /* own closes and closed nodes below; open at 0 */
     struct gate_task *gates;
@@ -59,15 +59,18 @@ struct graph {
     void (*on_fatal)(struct instance *in, const char *why);
 };
 
-/* Builds and creates. `old` may be NULL. On failure everything made is freed; the text has the place. */
-int graph_new(struct graph **out, const struct config *c, struct graph *old, struct err *e) MUSTCHECK;
+/* Builds and creates. `old` may be NULL. On failure everything made is freed; the text has the
+ * place. */
+int graph_new(struct graph **out, const struct config *c, struct graph *old,
+              struct err *e) MUSTCHECK;
 /* Starts in order. On failure what had started is stopped by graph_stop, which the caller calls. */
 int graph_start(struct graph *g, struct err *e) MUSTCHECK;
 /* Tells the node's gate on every loop whether its outputs are open. */
 void node_tell_gate(struct node *n);
 /*
- * Stops level by level, receivers first; each call does what can be done now and returns true when all
- * have stopped. The caller calls again (on loop 0) until then or until its deadline, then graph_abandon.
+ * Stops level by level, receivers first; each call does what can be done now and returns true when
+ * all have stopped. The caller calls again (on loop 0) until then or until its deadline, then
+ * graph_abandon.
  */
 bool graph_stop(struct graph *g);
 /* Drops what is left; returns the items dropped by it. */

@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct ledger_account *accounts;
 static struct ledger_edge *edges;

@@ -4,8 +4,8 @@
  *
  *      in + made = out + sent + dropped{reason} + held
  *
- * and per edge what one node gave is what the next one took. Accounts outlive generations: a node of
- * the same kind, id, pipeline and signal continues the account of its predecessor.
+ * and per edge what one node gave is what the next one took. Accounts outlive generations: a node
+ * of the same kind, id, pipeline and signal continues the account of its predecessor.
  */
 #ifndef PIPELINE_LEDGER_H
 #define PIPELINE_LEDGER_H
@@ -21,7 +21,7 @@ struct ledger_reason {
 };
 
 struct ledger_account {
-    char *node;         /* "processor/batch@traces/errors" */
+    char *node; /* "processor/batch@traces/errors" */
     enum signal signal;
     struct ledger_account *next;
     _Atomic uint64_t in, made, out, sent, uncertain;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory limit as receivers meet it. Two marks on the process-wide counters of base/chunk.h: soft
- * (stop reading new messages) and hard (no reservation beyond). A memory_limiter in a pipeline sets
- * its own marks for the receivers above it; with none the limit is 80 % of the cgroup's memory.
+ * The memory limit as receivers meet it. Two marks on the process-wide counters of base/chunk.h:
+ * soft (stop reading new messages) and hard (no reservation beyond). A memory_limiter in a pipeline
+ * sets its own marks for the receivers above it; with none the limit is 80 % of the cgroup's
+ * memory.
  */
 #ifndef PIPELINE_MEMORY_H
 #define PIPELINE_MEMORY_H

@@ -2,24 +2,26 @@
 /*
  * Nodes and edges of a running graph, as a component sees them.
  *
- * Delivery: node_emit() hands a batch to every next node: one reference and one count of the ack per
- * branch, counted on each edge. It never fails; the verdict travels in the ack.
+ * Delivery: node_emit() hands a batch to every next node: one reference and one count of the ack
+ * per branch, counted on each edge. It never fails; the verdict travels in the ack.
  *
  * Back-pressure comes first and is separate: a node that cannot take more closes its entry
  * (node_close), and everything above it is closed until it opens again. Receivers read only while
  * open; a node that makes data by itself asks node_is_open(its own) before it makes more.
  *
- * The ledger: in + made = out + dropped{reason} + held, per node and signal, in items. node_emit and
- * the engine count in and out; the component counts the rest here.
+ * The ledger: in + made = out + dropped{reason} + held, per node and signal, in items. node_emit
+ * and the engine count in and out; the component counts the rest here.
  */
 #ifndef PIPELINE_NODE_H
 #define PIPELINE_NODE_H
 
 #include "common/pipeline/component.h"
 
-/* Gives one reference of b and one count of a to the outputs. Connectors: the signal of b is `makes`. */
+/* Gives one reference of b and one count of a to the outputs. Connectors: the signal of b is
+ * `makes`. */
 void node_emit(struct instance *in, struct batch *b, struct ack *a);
-/* Whether any pipeline takes that signal from here (receivers: others are answered, not delivered). */
+/* Whether any pipeline takes that signal from here (receivers: others are answered, not delivered).
+ */
 bool node_has_output(const struct instance *in, enum signal s);
 /* True while every output's entry is open (receivers: of all pipelines of that signal). */
 bool node_outputs_open(const struct instance *in);
@@ -36,7 +38,8 @@ void ledger_made(struct instance *in, enum signal s, uint64_t items);
  * "filtered", "not_sampled", "shutdown", "rejected", "too_old", "queue_full" ...
  */
 void ledger_dropped(struct instance *in, enum signal s, uint64_t items, const char *reason);
-/* Items that left the process from here (exporters, at success), or that a connector turned into others. */
+/* Items that left the process from here (exporters, at success), or that a connector turned into
+ * others. */
 void ledger_sent(struct instance *in, enum signal s, uint64_t items);
 /* A receiver refused items before they became a batch, or their ack came back negative. */
 void ledger_refused(struct instance *in, enum signal s, uint64_t items, const char *reason);

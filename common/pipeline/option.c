@@ -106,7 +106,8 @@ static void warn_flags(struct option_ctx *x, const struct option *o, const struc
     option_leave(x, mark);
 }
 
-/* The pair that gives option o its value, under its own key or one of the aliases that follow it. */
+/* The pair that gives option o its value, under its own key or one of the aliases that follow it.
+ */
 static const struct yaml_pair *pair_of(struct option_ctx *x, const struct option *o,
                                        const struct yaml_node *node)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a table fills a struct; private to option*.c, config*.c and cli.c. The path of the key at hand
+ * How a table fills a struct; private to option*.c, config*.c and cli.c. The path of the key at
+ * hand
  * ("processors::batch::timeout") grows and shrinks as the walk goes down and up.
  */
 #ifndef PIPELINE_OPTION_PARSE_H
@@ -12,12 +13,12 @@ struct option_ctx {
     struct yaml_ctx *yaml; /* arena and report */
     struct buf path;
     const struct yaml_mark *at; /* place of the enclosing mapping: for keys that are missing */
-    bool defaults; /* nothing was written here: required keys are not asked for */
+    bool defaults;              /* nothing was written here: required keys are not asked for */
 };
 
 /*
- * Fills the struct at base, zeroed before, from a mapping (NULL or null: all defaults). `enabled` is
- * taken to have been read already when has_enabled is set. Problems go to the report.
+ * Fills the struct at base, zeroed before, from a mapping (NULL or null: all defaults). `enabled`
+ * is taken to have been read already when has_enabled is set. Problems go to the report.
  */
 void option_fill(struct option_ctx *x, void *base, const struct option *table,
                  const struct yaml_node *node, bool has_enabled);

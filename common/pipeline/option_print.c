@@ -88,7 +88,8 @@ static void print_list(const struct option *o, const struct option_list *l, stru
     buf_add_cstr(out, " [");
     for (size_t i = 0; i < l->n; i++) {
         buf_add_cstr(out, i ? ", " : "");
-        print_scalar(o, of[o->type].type, (const char *)l->items + i * of[o->type].size, false, out);
+        print_scalar(o, of[o->type].type, (const char *)l->items + i * of[o->type].size, false,
+                     out);
     }
     buf_add_cstr(out, "]\n");
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One function a type: a node of the tree to the field of a struct, checked, or a problem reported. */
+/* One function a type: a node of the tree to the field of a struct, checked, or a problem reported.
+ */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -28,7 +29,8 @@ static const char *found_word(const struct yaml_node *n)
 static void expected(struct option_ctx *x, const struct yaml_node *n, const char *what)
 {
     if (n->kind == YAML_SCALAR && strlen(n->text) <= 80)
-        option_error(x, n, "expected %s, found %s'%s'", what, n->quoted ? "the text " : "", n->text);
+        option_error(x, n, "expected %s, found %s'%s'", what, n->quoted ? "the text " : "",
+                     n->text);
     else
         option_error(x, n, "expected %s, found %s", what, found_word(n));
 }
@@ -95,8 +97,8 @@ static void read_uint(struct option_ctx *x, const struct option *o, const struct
     uint64_t v;
     int rc = is_plain(n) ? value_uint(n->text, &v) : -EINVAL;
     if (rc < 0)
-        expected(x, n, rc == -ERANGE ? "an integer that is not negative and fits 64 bits"
-                                     : "an integer");
+        expected(x, n,
+                 rc == -ERANGE ? "an integer that is not negative and fits 64 bits" : "an integer");
     else if (in_range(x, o, n, (double)v))
         *(uint64_t *)field = v;
 }
@@ -118,15 +120,16 @@ static void read_duration(struct option_ctx *x, const struct option *o, const st
     int64_t bare;
     int rc = n->kind == YAML_SCALAR ? value_duration(n->text, &v) : -EINVAL;
     if (rc < 0) {
-        expected(x, n, rc == -ERANGE ? "a duration from 0 to 292 years"
-                                     : "a duration such as 200ms, 5s or 1m30s");
+        expected(x, n,
+                 rc == -ERANGE ? "a duration from 0 to 292 years"
+                               : "a duration such as 200ms, 5s or 1m30s");
         return;
     }
     if (!in_range(x, o, n, (double)v))
         return;
     if (n->mark.line && v > 0 && v < NS_PER_MS && value_int(n->text, &bare) == 0)
-        option_warning(x, n, "%s without a unit is %s nanoseconds; %ss are seconds", n->text, n->text,
-                       n->text);
+        option_warning(x, n, "%s without a unit is %s nanoseconds; %ss are seconds", n->text,
+                       n->text, n->text);
     *(uint64_t *)field = v;
 }
 
@@ -271,8 +274,7 @@ const struct yaml_node *option_split(struct option_ctx *x, const struct yaml_nod
         return NULL;
     for (; list->n < count; list->n++) {
         size_t len = strcspn(s, ",");
-        struct yaml_node *item =
-            yaml_scalar_new(x->yaml, str_make(s, len), n->quoted, &n->mark);
+        struct yaml_node *item = yaml_scalar_new(x->yaml, str_make(s, len), n->quoted, &n->mark);
         if (!item)
             return NULL;
         list->items[list->n] = item;
@@ -335,7 +337,9 @@ static void read_map(struct option_ctx *x, const struct option *o, const struct 
 }
 
 static const struct option header_options[] = {
-    {.key = "name", .type = OPT_STRING, .offset = offsetof(struct option_pair, key),
+    {.key = "name",
+     .type = OPT_STRING,
+     .offset = offsetof(struct option_pair, key),
      .flags = OPT_REQUIRED},
     {.key = "value", .type = OPT_SECRET, .offset = offsetof(struct option_pair, value)},
     OPTION_END,
@@ -366,15 +370,12 @@ static void read_headers(struct option_ctx *x, const struct option *o, const str
 /* ---- dispatch ---- */
 
 static read_fn *const readers[] = {
-    [OPT_BOOL] = read_bool,         [OPT_INT] = read_int,
-    [OPT_UINT] = read_uint,         [OPT_DOUBLE] = read_double,
-    [OPT_DURATION] = read_duration, [OPT_STRING] = read_string,
-    [OPT_SECRET] = read_string,     [OPT_ENUM] = read_enum,
-    [OPT_ENDPOINT] = read_endpoint, [OPT_ID] = read_id,
-    [OPT_ANY] = read_any,           [OPT_STRINGS] = read_scalars,
-    [OPT_DOUBLES] = read_scalars,   [OPT_DURATIONS] = read_scalars,
-    [OPT_ENUMS] = read_scalars,     [OPT_MAP] = read_map,
-    [OPT_HEADERS] = read_headers,   [OPT_TREE] = read_tree,
+    [OPT_BOOL] = read_bool,       [OPT_INT] = read_int,           [OPT_UINT] = read_uint,
+    [OPT_DOUBLE] = read_double,   [OPT_DURATION] = read_duration, [OPT_STRING] = read_string,
+    [OPT_SECRET] = read_string,   [OPT_ENUM] = read_enum,         [OPT_ENDPOINT] = read_endpoint,
+    [OPT_ID] = read_id,           [OPT_ANY] = read_any,           [OPT_STRINGS] = read_scalars,
+    [OPT_DOUBLES] = read_scalars, [OPT_DURATIONS] = read_scalars, [OPT_ENUMS] = read_scalars,
+    [OPT_MAP] = read_map,         [OPT_HEADERS] = read_headers,   [OPT_TREE] = read_tree,
 };
 
 void option_read_value(struct option_ctx *x, const struct option *o, const struct yaml_node *n,

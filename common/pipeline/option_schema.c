@@ -62,7 +62,8 @@ static void add_scalar(const struct option *o, struct buf *out)
         buf_add_cstr(out, "\"type\": [\"integer\", \"string\", \"null\"], " REFERENCE);
         break;
     case OPT_UINT:
-        buf_add_cstr(out, "\"type\": [\"integer\", \"string\", \"null\"], \"minimum\": 0, " REFERENCE);
+        buf_add_cstr(out,
+                     "\"type\": [\"integer\", \"string\", \"null\"], \"minimum\": 0, " REFERENCE);
         break;
     case OPT_DOUBLE:
         buf_add_cstr(out, "\"type\": [\"number\", \"string\", \"null\"], " REFERENCE);
@@ -192,7 +193,8 @@ static const char ids_schema[] = "{\"type\": [\"array\", \"string\", \"null\"]}"
 static void add_service(struct schema *s)
 {
     bool first = true;
-    buf_add_cstr(s->out, "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {");
+    buf_add_cstr(s->out,
+                 "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {");
     s->indent++;
     key(s, "extensions", &first);
     buf_add_cstr(s->out, ids_schema);

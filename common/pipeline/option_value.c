@@ -64,7 +64,9 @@ static int read_integer(const char *text, bool *negative, uint64_t *out)
         if (*p == '_')
             continue;
         int c = tolower((unsigned char)*p);
-        unsigned digit = isdigit(c) ? (unsigned)(c - '0') : isxdigit(c) ? (unsigned)(c - 'a' + 10) : 99;
+        unsigned digit = isdigit(c)    ? (unsigned)(c - '0')
+                         : isxdigit(c) ? (unsigned)(c - 'a' + 10)
+                                       : 99;
         if (digit >= base)
             return -EINVAL;
         over = over || __builtin_mul_overflow(v, (uint64_t)base, &v) ||

@@ -47,9 +47,9 @@ struct queue {
     const struct queue_config *_Atomic c; /* of the newest instance: lives as long as that */
     queue_push_fn *push;
     struct list waiting, backing_off;
-    uint64_t size;        /* of waiting, in sizer units */
-    uint64_t batch_size;  /* of waiting, in batch sizer units */
-    unsigned in_flight;   /* requests pushed or backing off */
+    uint64_t size;       /* of waiting, in sizer units */
+    uint64_t batch_size; /* of waiting, in batch sizer units */
+    unsigned in_flight;  /* requests pushed or backing off */
     bool is_entry_closed, is_draining, is_stopped;
     _Atomic uint64_t held;
     struct loop_timer *timer; /* on loop 0 */
@@ -60,12 +60,20 @@ struct queue {
 
 /* ---- self metrics ---- */
 
-static const struct metric_desc size_desc = {
-    "exporter_queue_size", "Current size of the retry queue (in batches).", "{batches}",
-    METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
-static const struct metric_desc capacity_desc = {
-    "exporter_queue_capacity", "Fixed capacity of the retry queue (in batches).", "{batches}",
-    METRIC_KIND_GAUGE, LEVEL_BASIC, NULL, 0};
+static const struct metric_desc size_desc = {"exporter_queue_size",
+                                             "Current size of the retry queue (in batches).",
+                                             "{batches}",
+                                             METRIC_KIND_GAUGE,
+                                             LEVEL_BASIC,
+                                             NULL,
+                                             0};
+static const struct metric_desc capacity_desc = {"exporter_queue_capacity",
+                                                 "Fixed capacity of the retry queue (in batches).",
+                                                 "{batches}",
+                                                 METRIC_KIND_GAUGE,
+                                                 LEVEL_BASIC,
+                                                 NULL,
+                                                 0};
 
 /* One description for each (name, signal), so that instances share the series. */
 static const struct metric_desc *item_desc(unsigned which, enum signal s)
@@ -105,10 +113,10 @@ static double read_capacity(void *arg)
 static void make_series(struct queue *q)
 {
     struct label by_id = {"exporter", q->in->id};
-    /* One of several queues of an exporter (a balancer's backends) is told apart by its endpoint. */
-    struct label all[] = {by_id,
-                          {"data_type", signal_info[q->in->signal].name},
-                          {"endpoint", q->in->log.peer}};
+    /* One of several queues of an exporter (a balancer's backends) is told apart by its endpoint.
+     */
+    struct label all[] = {
+        by_id, {"data_type", signal_info[q->in->signal].name}, {"endpoint", q->in->log.peer}};
     unsigned n = q->in->log.peer ? 3 : 2;
     q->sent = telemetry_series(item_desc(0, q->in->signal), &by_id, 1);
     q->failed = telemetry_series(item_desc(1, q->in->signal), &by_id, 1);
@@ -226,8 +234,7 @@ static struct batch *merge(struct list *items)
 {
     struct batch *parts[512], *out = NULL;
     uint32_t n = 0;
-    LIST_EACH(it, items)
-    {
+    LIST_EACH (it, items) {
         if (n == ARRAY_LEN(parts))
             return NULL;
         parts[n++] = LIST_ENTRY(it, struct item, in_list)->batch;
@@ -354,7 +361,8 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
     *i = (struct item){.batch = b, .size = size_of(q->c->sizer, b), .enqueued_ns = clock_mono_ns()};
     if (i->size > q->c->queue_size) {
         free(i);
-        refuse(q, b, a, &VERDICT_PERMANENT("request is larger than the sending queue"), "too_large");
+        refuse(q, b, a, &VERDICT_PERMANENT("request is larger than the sending queue"),
+               "too_large");
         return;
     }
     i->ack = q->c->wait_for_result ? a : NULL;
@@ -467,7 +475,8 @@ static void retry(struct queue *q, struct request *r, const struct outcome *o)
     if (cut)
         give_up(q, r, o, "shutdown");
     else
-        log_info(&q->in->log, "Exporting failed. Will retry the request after interval: %s%s%s (%llu ms)",
+        log_info(&q->in->log,
+                 "Exporting failed. Will retry the request after interval: %s%s%s (%llu ms)",
                  o->reason, o->detail ? ": " : "", o->detail ? o->detail : "",
                  (unsigned long long)(delay / NS_PER_MS));
 }
@@ -503,8 +512,7 @@ static void on_tick(void *arg)
     struct list due;
     list_init(&due);
     pthread_mutex_lock(&q->lock);
-    LIST_EACH_SAFE(it, next, &q->backing_off)
-    {
+    LIST_EACH_SAFE (it, next, &q->backing_off) {
         struct request *r = LIST_ENTRY(it, struct request, in_list);
         if (q->is_draining || now >= r->due_ns) {
             list_remove(it);
@@ -604,7 +612,8 @@ void queue_stop(struct queue *q)
     on_tick(q);
 }
 
-/* What waits is dropped and counted; requests in flight keep their memory until the process ends. */
+/* What waits is dropped and counted; requests in flight keep their memory until the process ends.
+ */
 void queue_abandon(struct queue *q)
 {
     struct list gone;

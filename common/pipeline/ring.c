@@ -5,12 +5,13 @@
  * 131071 positions, 200 virtual nodes an endpoint. Virtual node i of an endpoint hashes to
  * CRC32-IEEE(endpoint bytes, i as 4 bytes little-endian); its position is that modulo 131071. All
  * virtual nodes are ordered by (position, hash, endpoint) and then placed in this order: a taken
- * position is passed on to the next one, up to nine times; whoever finds none within that is left out.
- * A key belongs to the first virtual node at or after CRC32-IEEE(key) modulo 131071, round the end.
+ * position is passed on to the next one, up to nine times; whoever finds none within that is left
+ * out. A key belongs to the first virtual node at or after CRC32-IEEE(key) modulo 131071, round the
+ * end.
  *
- * Verified: the unit test compares whole rings and 20,000 owners each with values that the Collector's
- * own code (v0.158.0) gave for the same endpoints, 300 endpoints with many collisions among them.
- * Earlier Collectors (36000 positions, 100 virtual nodes) place differently.
+ * Verified: the unit test compares whole rings and 20,000 owners each with values that the
+ * Collector's own code (v0.158.0) gave for the same endpoints, 300 endpoints with many collisions
+ * among them. Earlier Collectors (36000 positions, 100 virtual nodes) place differently.
  *
  * A list that names an endpoint twice gives it twice the virtual nodes there, and here.
  */

@@ -2,8 +2,8 @@
 /*
  * A run of the service, from the main thread's view:
  *
- *   load ─► loops ─► generation 1 ─► wait for signals ─┬─ SIGHUP: load, next generation, drain the last
- *                                                      └─ SIGTERM, SIGINT, fatal: drain, loops end
+ *   load ─► loops ─► generation 1 ─► wait for signals ─┬─ SIGHUP: load, next generation, drain the
+ * last └─ SIGTERM, SIGINT, fatal: drain, loops end
  *
  * Everything of a graph happens on loop 0 (loop_call); the main thread only waits.
  */
@@ -69,8 +69,8 @@ static void do_build(void *arg)
 static void do_metrics(void *arg)
 {
     struct step *st = arg;
-    st->r = service_metrics_open(&st->s->metrics, &st->config->telemetry, st->s->program->name,
-                                 &st->e);
+    st->r =
+        service_metrics_open(&st->s->metrics, &st->config->telemetry, st->s->program->name, &st->e);
 }
 
 static void do_stop(void *arg)

@@ -7,7 +7,8 @@
 
 #include "common/pipeline/config.h"
 
-/* A flag of the program. `take` keeps the value (NULL for a flag without one); -EINVAL with text. */
+/* A flag of the program. `take` keeps the value (NULL for a flag without one); -EINVAL with text.
+ */
 struct service_flag {
     const char *name;  /* "--port" */
     const char *value; /* its value's name in --help, "LIST"; NULL: takes none */
@@ -16,8 +17,8 @@ struct service_flag {
 };
 
 struct service_program {
-    const char *name;        /* "tailrace-gateway" */
-    const char *description; /* for --help */
+    const char *name;                          /* "tailrace-gateway" */
+    const char *description;                   /* for --help */
     const struct component *const *components; /* NULL-ended */
     const char *default_config; /* YAML used without --config; NULL: --config is required */
     unsigned max_loops;         /* 0 = one per CPU granted */
@@ -32,15 +33,15 @@ struct service_program {
     const struct service_command {
         const char *name, *help;
         int (*run)(int argc, char **argv);
-    } *commands;
+    } * commands;
 };
 
 /*
  * The two halves below service_main (cli.c): the command line is read there, the rest is service.c.
  *
- * service_run loads the sources (config_load; problems go to stderr, exit status 1), runs until SIGTERM
- * or SIGINT, loads the same sources again at SIGHUP. Returns the exit status.
- * service_check creates every instance of the loaded configuration and starts none: `validate`.
+ * service_run loads the sources (config_load; problems go to stderr, exit status 1), runs until
+ * SIGTERM or SIGINT, loads the same sources again at SIGHUP. Returns the exit status. service_check
+ * creates every instance of the loaded configuration and starts none: `validate`.
  */
 int service_run(const struct service_program *p, const struct config_source *src, size_t n);
 int service_check(const struct service_program *p, const struct config *c, struct err *e);

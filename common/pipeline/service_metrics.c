@@ -60,23 +60,36 @@ static void put_gauge(struct buf *out, const char *name, const char *help, doubl
     buf_addf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %.17g\n", name, help, name, name, v);
 }
 
-static const struct metric_desc uptime_desc = {
-    "process_uptime", "Uptime of the process in seconds.", "s", METRIC_KIND_COUNTER, LEVEL_BASIC,
-    NULL, 0};
-static const struct metric_desc cpu_desc = {
-    "process_cpu_seconds", "CPU user and system time in seconds.", "s", METRIC_KIND_COUNTER,
-    LEVEL_BASIC, NULL, 0};
-static const struct metric_desc rss_desc = {
-    "process_memory_rss", "Resident memory in bytes.", "By", METRIC_KIND_GAUGE, LEVEL_BASIC, NULL,
-    0};
+static const struct metric_desc uptime_desc = {"process_uptime",
+                                               "Uptime of the process in seconds.",
+                                               "s",
+                                               METRIC_KIND_COUNTER,
+                                               LEVEL_BASIC,
+                                               NULL,
+                                               0};
+static const struct metric_desc cpu_desc = {"process_cpu_seconds",
+                                            "CPU user and system time in seconds.",
+                                            "s",
+                                            METRIC_KIND_COUNTER,
+                                            LEVEL_BASIC,
+                                            NULL,
+                                            0};
+static const struct metric_desc rss_desc = {"process_memory_rss",
+                                            "Resident memory in bytes.",
+                                            "By",
+                                            METRIC_KIND_GAUGE,
+                                            LEVEL_BASIC,
+                                            NULL,
+                                            0};
 
 static void put_process(struct buf *out, const struct metric_desc *d, double v)
 {
     struct buf name;
     buf_init(&name);
     telemetry_name(d, &name);
-    buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", buf_cstr(&name), d->help, buf_cstr(&name),
-             d->kind == METRIC_KIND_COUNTER ? "counter" : "gauge", buf_cstr(&name), v);
+    buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", buf_cstr(&name), d->help,
+             buf_cstr(&name), d->kind == METRIC_KIND_COUNTER ? "counter" : "gauge", buf_cstr(&name),
+             v);
     buf_fini(&name);
 }
 
@@ -150,7 +163,8 @@ static void add_label(struct buf *out, const char *key, const char *value)
     buf_add_byte(out, '"');
 }
 
-/* Labels of target_info: the program's own attributes unless given otherwise or taken away by null. */
+/* Labels of target_info: the program's own attributes unless given otherwise or taken away by null.
+ */
 static void add_resource(struct buf *out, const struct option_list *l, const char *program)
 {
     const struct option_pair own[] = {{"service.name", program},

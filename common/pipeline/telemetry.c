@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Series are found under a mutex and kept by who counts; counting is a relaxed add on the thread's own
- * cache line. Nothing is ever freed: series live as long as the service.
+ * Series are found under a mutex and kept by who counts; counting is a relaxed add on the thread's
+ * own cache line. Nothing is ever freed: series live as long as the service.
  */
 #include "common/pipeline/telemetry.h"
 

@@ -33,8 +33,10 @@ struct label {
     const char *key, *value; /* copied */
 };
 
-/* The series of those labels: found or made. Never NULL. Thread-safe, not for hot paths: keep it. */
-struct series *telemetry_series(const struct metric_desc *d, const struct label *labels, unsigned n);
+/* The series of those labels: found or made. Never NULL. Thread-safe, not for hot paths: keep it.
+ */
+struct series *telemetry_series(const struct metric_desc *d, const struct label *labels,
+                                unsigned n);
 /* Hot paths: relaxed atomics, striped per thread for counters. */
 void series_add(struct series *s, uint64_t n);
 void series_set(struct series *s, int64_t v);
@@ -42,7 +44,8 @@ void series_observe(struct series *s, double v);
 /* Sum over stripes (tests, ledger). */
 uint64_t series_value(const struct series *s);
 
-/* Gauges that are read when asked: fn is called at exposition, on loop 0. Removed by telemetry_forget. */
+/* Gauges that are read when asked: fn is called at exposition, on loop 0. Removed by
+ * telemetry_forget. */
 typedef double telemetry_read_fn(void *arg);
 void telemetry_gauge(const struct metric_desc *d, const struct label *labels, unsigned n,
                      telemetry_read_fn *fn, void *arg);

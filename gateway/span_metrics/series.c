@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OVERFLOW_KEY STR("\xff"                                                                    \
-                         "overflow")
+#define OVERFLOW_KEY                                                                               \
+    STR("\xff"                                                                                     \
+        "overflow")
 
 static struct str heap_copy(struct str s)
 {
@@ -251,7 +252,8 @@ static void write_calls(struct batch_builder *bb, const struct resource_series *
 {
     struct metric_head head = {.name = c->calls_name,
                                .type = METRIC_SUM,
-                               .temporality = c->is_delta ? TEMPORALITY_DELTA : TEMPORALITY_CUMULATIVE,
+                               .temporality =
+                                   c->is_delta ? TEMPORALITY_DELTA : TEMPORALITY_CUMULATIVE,
                                .monotonic = true};
     struct metric_draft m;
     struct buf body, attrs;
@@ -259,7 +261,8 @@ static void write_calls(struct batch_builder *bb, const struct resource_series *
     buf_init(&attrs);
     metric_begin(&m, &body, &head);
     for (struct master_series *s = r->series; s; s = s->next) {
-        /* A starting zero lets rate() see the first calls; the real value comes with the next flush. */
+        /* A starting zero lets rate() see the first calls; the real value comes with the next
+         * flush. */
         bool zero = !c->is_delta && !s->is_shown;
         renumber(&attrs, s->id.attrs, NUMBER_POINT_ATTRIBUTES);
         struct point_head p = {buf_str(&attrs), s->start_ns, now_ns};
@@ -280,8 +283,8 @@ static void write_durations(struct batch_builder *bb, const struct resource_seri
     struct metric_head head = {.name = c->duration_name,
                                .unit = c->duration_unit,
                                .type = METRIC_HISTOGRAM,
-                               .temporality = c->is_delta ? TEMPORALITY_DELTA
-                                                          : TEMPORALITY_CUMULATIVE};
+                               .temporality =
+                                   c->is_delta ? TEMPORALITY_DELTA : TEMPORALITY_CUMULATIVE};
     struct metric_draft m;
     struct buf body, attrs;
     buf_init(&body);
@@ -305,8 +308,8 @@ static bool is_expired(uint64_t last_ns, uint64_t expiration_ns, uint64_t now_ns
     return expiration_ns && now_ns > last_ns && now_ns - last_ns >= expiration_ns;
 }
 
-static void expire_series(struct master *m, struct resource_series *r, const struct master_config *c,
-                          uint64_t now_ns)
+static void expire_series(struct master *m, struct resource_series *r,
+                          const struct master_config *c, uint64_t now_ns)
 {
     for (struct master_series **at = &r->series; *at;) {
         struct master_series *s = *at;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Series of span metrics. Each loop counts into its own part; at a flush the owner takes what the parts
- * have gathered since the last one into the one master set, from which points are written: one writer
- * per series, whatever the number of loops.
+ * Series of span metrics. Each loop counts into its own part; at a flush the owner takes what the
+ * parts have gathered since the last one into the one master set, from which points are written:
+ * one writer per series, whatever the number of loops.
  *
  *   span ─► part_observe (own lock, hardly ever contended) ─► master_take(part) ─► master_write
  */
@@ -18,15 +18,15 @@
 
 /* What identifies a series and how it is written; made at first sight, shared by nobody. */
 struct series_id {
-    uint64_t resource;    /* order-independent hash of the resource's attributes */
-    uint64_t hash;        /* of key */
-    struct str key;       /* heap: kind, status, name, dimensions */
-    struct str attrs; /* heap: KeyValue fields with number 1; renumbered when written */
+    uint64_t resource; /* order-independent hash of the resource's attributes */
+    uint64_t hash;     /* of key */
+    struct str key;    /* heap: kind, status, name, dimensions */
+    struct str attrs;  /* heap: KeyValue fields with number 1; renumbered when written */
 };
 
 struct part_series {
     struct series_id id;
-    struct str envelope; /* heap: of the resource that it was first seen with */
+    struct str envelope;      /* heap: of the resource that it was first seen with */
     uint64_t calls, first_ns; /* Unix time of the first span since the last flush */
     struct histogram duration;
 };
@@ -81,7 +81,8 @@ void master_init(struct master *m);
 void master_fini(struct master *m);
 /* Takes over all that the part has counted; the part goes on at zero. */
 void master_take(struct master *m, struct part *p, const struct master_config *c, uint64_t now_ns);
-/* Writes all series as a batch of metrics (*out NULL when there is none); then lets expired ones go. */
+/* Writes all series as a batch of metrics (*out NULL when there is none); then lets expired ones
+ * go. */
 int master_write(struct master *m, const struct master_config *c, uint64_t now_ns,
                  struct batch **out) MUSTCHECK;
 

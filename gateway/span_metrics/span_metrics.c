@@ -42,56 +42,110 @@ static const char *const units[] = {"ms", "s", NULL};
 #define AT(field) offsetof(struct span_metrics_config, field)
 #define HIST(field) (AT(histogram.field) - AT(histogram))
 static const struct option explicit_options[] = {
-    {.key = "buckets", .type = OPT_DURATIONS,
+    {.key = "buckets",
+     .type = OPT_DURATIONS,
      .offset = AT(histogram.explicit.buckets) - AT(histogram.explicit),
      .help = "Upper bounds of buckets, ascending."},
     OPTION_END,
 };
 static const struct option histogram_options[] = {
-    {.key = "disable", .type = OPT_BOOL, .offset = HIST(disable), .def = "false",
+    {.key = "disable",
+     .type = OPT_BOOL,
+     .offset = HIST(disable),
+     .def = "false",
      .help = "Only calls, no durations."},
-    {.key = "unit", .type = OPT_ENUM, .offset = HIST(unit), .names = units, .def = "ms",
+    {.key = "unit",
+     .type = OPT_ENUM,
+     .offset = HIST(unit),
+     .names = units,
+     .def = "ms",
      .help = "Unit of durations."},
-    {.key = "explicit", .type = OPT_STRUCT, .offset = HIST(explicit), .sub = explicit_options,
-     .presence = OPT_OFF_DEFAULT, .on_offset = HIST(explicit.on), .help = "Explicit buckets."},
+    {.key = "explicit",
+     .type = OPT_STRUCT,
+     .offset = HIST(explicit),
+     .sub = explicit_options,
+     .presence = OPT_OFF_DEFAULT,
+     .on_offset = HIST(explicit.on),
+     .help = "Explicit buckets."},
     OPTION_UNSUPPORTED("exponential"),
     OPTION_UNSUPPORTED("dimensions"),
     OPTION_END,
 };
 static const struct option dimension_options[] = {
-    {.key = "name", .type = OPT_STRING, .offset = offsetof(struct dimension, name),
-     .flags = OPT_REQUIRED, .help = "Attribute of the span, else of the resource."},
-    {.key = "default", .type = OPT_ANY, .offset = offsetof(struct dimension, fallback),
+    {.key = "name",
+     .type = OPT_STRING,
+     .offset = offsetof(struct dimension, name),
+     .flags = OPT_REQUIRED,
+     .help = "Attribute of the span, else of the resource."},
+    {.key = "default",
+     .type = OPT_ANY,
+     .offset = offsetof(struct dimension, fallback),
      .help = "Value where it is missing; without it the dimension is left out there."},
     OPTION_UNSUPPORTED("glob"),
     OPTION_END,
 };
 
 static const struct option span_metrics_options[] = {
-    {.key = "namespace", .type = OPT_STRING, .offset = AT(namespace), .def = "traces.span.metrics",
+    {.key = "namespace",
+     .type = OPT_STRING,
+     .offset = AT(namespace),
+     .def = "traces.span.metrics",
      .help = "In front of metric names."},
-    {.key = "dimensions", .type = OPT_LIST, .offset = AT(dimensions), .sub = dimension_options,
-     .elem_size = sizeof(struct dimension), .help = "Further attributes of the series."},
-    {.key = "exclude_dimensions", .type = OPT_STRINGS, .offset = AT(exclude),
-     .help = "Of service.name, span.name, span.kind, status.code, collector.instance.id: left out."},
-    {.key = "histogram", .type = OPT_STRUCT, .offset = AT(histogram), .sub = histogram_options,
+    {.key = "dimensions",
+     .type = OPT_LIST,
+     .offset = AT(dimensions),
+     .sub = dimension_options,
+     .elem_size = sizeof(struct dimension),
+     .help = "Further attributes of the series."},
+    {.key = "exclude_dimensions",
+     .type = OPT_STRINGS,
+     .offset = AT(exclude),
+     .help =
+         "Of service.name, span.name, span.kind, status.code, collector.instance.id: left out."},
+    {.key = "histogram",
+     .type = OPT_STRUCT,
+     .offset = AT(histogram),
+     .sub = histogram_options,
      .help = "The duration histogram."},
-    {.key = "aggregation_temporality", .type = OPT_STRING, .offset = AT(temporality),
+    {.key = "aggregation_temporality",
+     .type = OPT_STRING,
+     .offset = AT(temporality),
      .def = "AGGREGATION_TEMPORALITY_CUMULATIVE",
      .help = "AGGREGATION_TEMPORALITY_DELTA gives deltas, anything else cumulative values."},
-    {.key = "metrics_flush_interval", .type = OPT_DURATION, .offset = AT(flush_ns), .def = "60s",
-     .min = 1e6, .max = 1e18, .help = "Time between two outputs."},
-    {.key = "metrics_expiration", .type = OPT_DURATION, .offset = AT(metrics_expiration_ns),
-     .def = "0s", .help = "A resource without spans for so long is forgotten; 0 = never."},
-    {.key = "series_expiration", .type = OPT_DURATION, .offset = AT(series_expiration_ns),
-     .def = "0s", .help = "A series without spans for so long is forgotten; 0 = never."},
-    {.key = "resource_metrics_cache_size", .type = OPT_UINT, .offset = AT(cache_size),
-     .def = "1000", .help = "Resources that are kept."},
-    {.key = "resource_metrics_key_attributes", .type = OPT_STRINGS, .offset = AT(key_attributes),
+    {.key = "metrics_flush_interval",
+     .type = OPT_DURATION,
+     .offset = AT(flush_ns),
+     .def = "60s",
+     .min = 1e6,
+     .max = 1e18,
+     .help = "Time between two outputs."},
+    {.key = "metrics_expiration",
+     .type = OPT_DURATION,
+     .offset = AT(metrics_expiration_ns),
+     .def = "0s",
+     .help = "A resource without spans for so long is forgotten; 0 = never."},
+    {.key = "series_expiration",
+     .type = OPT_DURATION,
+     .offset = AT(series_expiration_ns),
+     .def = "0s",
+     .help = "A series without spans for so long is forgotten; 0 = never."},
+    {.key = "resource_metrics_cache_size",
+     .type = OPT_UINT,
+     .offset = AT(cache_size),
+     .def = "1000",
+     .help = "Resources that are kept."},
+    {.key = "resource_metrics_key_attributes",
+     .type = OPT_STRINGS,
+     .offset = AT(key_attributes),
      .help = "Resource attributes that tell resources apart; empty = all."},
-    {.key = "aggregation_cardinality_limit", .type = OPT_UINT, .offset = AT(max_series), .def = "0",
+    {.key = "aggregation_cardinality_limit",
+     .type = OPT_UINT,
+     .offset = AT(max_series),
+     .def = "0",
      .help = "Series of a resource; more are counted in one overflow series. 0 = no limit."},
-    {.key = "dimensions_cache_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "dimensions_cache_size",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "Has no effect in the Collector either."},
     OPTION_UNSUPPORTED("calls_dimensions"),
     OPTION_UNSUPPORTED("events"),
@@ -100,7 +154,7 @@ static const struct option span_metrics_options[] = {
     OPTION_END,
 };
 
-static const uint64_t default_bounds_ms[] = {2,   4,    6,    8,    10,   50,    100,  200,
+static const uint64_t default_bounds_ms[] = {2,   4,   6,    8,    10,   50,   100,   200,
                                              400, 800, 1000, 1400, 2000, 5000, 10000, 15000};
 static const char *const builtin_names[] = {"service.name", "span.name", "span.kind", "status.code",
                                             "collector.instance.id"};
@@ -238,8 +292,9 @@ static bool span_metrics_adopt(struct instance *in, struct instance *old)
     struct span_metrics *mine = in->self, *running = old->self;
     const struct span_metrics_config *a = in->config, *b = old->config;
     if (mine == running || strcmp(a->namespace, b->namespace) != 0 ||
-        !same_dimensions(&a->dimensions, &b->dimensions) || !same_strings(&a->exclude, &b->exclude) ||
-        mine->mc.n_bounds != running->mc.n_bounds || mine->mc.is_delta != running->mc.is_delta ||
+        !same_dimensions(&a->dimensions, &b->dimensions) ||
+        !same_strings(&a->exclude, &b->exclude) || mine->mc.n_bounds != running->mc.n_bounds ||
+        mine->mc.is_delta != running->mc.is_delta ||
         mine->mc.has_histogram != running->mc.has_histogram || a->flush_ns != b->flush_ns ||
         memcmp(mine->bounds, running->bounds, mine->mc.n_bounds * sizeof(double)) != 0)
         return false;
@@ -316,7 +371,8 @@ struct span_view {
     const struct resource_view *resource;
 };
 
-/* Kind, status, name and dimensions, each with its length, so that no two spans share a key by chance. */
+/* Kind, status, name and dimensions, each with its length, so that no two spans share a key by
+ * chance. */
 static void build_key(const struct span_metrics *self, const struct span_metrics_config *c,
                       const struct span_view *s, struct buf *key)
 {
@@ -372,8 +428,8 @@ static struct part_series *first_sight(struct span_metrics *self, struct part *p
     build_attrs(self, c, s, &attrs);
     struct part_series *ps = NULL;
     if (buf_error(&attrs) == 0)
-        ps = part_add(part, hash, s->resource->hash, key, buf_str(&attrs), s->envelope, self->bounds,
-                      self->mc.n_bounds);
+        ps = part_add(part, hash, s->resource->hash, key, buf_str(&attrs), s->envelope,
+                      self->bounds, self->mc.n_bounds);
     buf_fini(&attrs);
     if (ps)
         ps->first_ns = clock_wall_ns();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Policies are compiled once into a flat list; an `and` holds its own. The summary in the trace record
- * (times, statuses, counts) answers most of them; string_attribute walks the stored spans.
+ * Policies are compiled once into a flat list; an `and` holds its own. The summary in the trace
+ * record (times, statuses, counts) answers most of them; string_attribute walks the stored spans.
  */
 #include "gateway/tail_sampling/policy.h"
 
@@ -14,61 +14,114 @@
 #include "common/otlp/view.h"
 
 enum policy_type { ALWAYS_SAMPLE, LATENCY, PROBABILISTIC, STATUS_CODE, STRING_ATTRIBUTE, AND };
-static const char *const type_names[] = {"always_sample",    "latency", "probabilistic", "status_code",
-                                         "string_attribute", "and",     NULL};
+static const char *const type_names[] = {
+    "always_sample", "latency", "probabilistic", "status_code", "string_attribute", "and", NULL};
 static const char *const status_names[] = {"UNSET", "OK", "ERROR", NULL};
 
 #define AT(field) offsetof(struct policy_config, field)
 #define IN(block, field) (AT(block.field) - AT(block))
 
 static const struct option latency_options[] = {
-    {.key = "threshold_ms", .type = OPT_UINT, .offset = IN(latency, threshold_ms), .def = "0",
+    {.key = "threshold_ms",
+     .type = OPT_UINT,
+     .offset = IN(latency, threshold_ms),
+     .def = "0",
      .help = "Longer traces are kept."},
-    {.key = "upper_threshold_ms", .type = OPT_UINT, .offset = IN(latency, upper_threshold_ms),
-     .def = "0", .help = "Traces longer than this are not; 0 = no bound."},
+    {.key = "upper_threshold_ms",
+     .type = OPT_UINT,
+     .offset = IN(latency, upper_threshold_ms),
+     .def = "0",
+     .help = "Traces longer than this are not; 0 = no bound."},
     OPTION_END,
 };
 static const struct option probabilistic_options[] = {
-    {.key = "sampling_percentage", .type = OPT_DOUBLE, .offset = IN(probabilistic, percentage),
-     .def = "0", .help = "Share of traces that is kept, in percent."},
-    {.key = "hash_salt", .type = OPT_STRING, .offset = IN(probabilistic, hash_salt),
+    {.key = "sampling_percentage",
+     .type = OPT_DOUBLE,
+     .offset = IN(probabilistic, percentage),
+     .def = "0",
+     .help = "Share of traces that is kept, in percent."},
+    {.key = "hash_salt",
+     .type = OPT_STRING,
+     .offset = IN(probabilistic, hash_salt),
      .help = "Salt of the hash; the same everywhere that shall decide alike."},
     OPTION_END,
 };
 static const struct option status_options[] = {
-    {.key = "status_codes", .type = OPT_ENUMS, .offset = IN(status_code, codes),
-     .names = status_names, .flags = OPT_REQUIRED, .help = "OK, ERROR, UNSET: any span with one."},
+    {.key = "status_codes",
+     .type = OPT_ENUMS,
+     .offset = IN(status_code, codes),
+     .names = status_names,
+     .flags = OPT_REQUIRED,
+     .help = "OK, ERROR, UNSET: any span with one."},
     OPTION_END,
 };
 static const struct option string_options[] = {
-    {.key = "key", .type = OPT_STRING, .offset = IN(string_attribute, key), .flags = OPT_REQUIRED,
+    {.key = "key",
+     .type = OPT_STRING,
+     .offset = IN(string_attribute, key),
+     .flags = OPT_REQUIRED,
      .help = "Attribute of the resource or of a span."},
-    {.key = "values", .type = OPT_STRINGS, .offset = IN(string_attribute, values),
-     .flags = OPT_REQUIRED, .help = "Values, any of which matches."},
-    {.key = "enabled_regex_matching", .type = OPT_BOOL, .offset = IN(string_attribute, is_regex),
-     .def = "false", .help = "Values are regular expressions."},
-    {.key = "cache_max_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "values",
+     .type = OPT_STRINGS,
+     .offset = IN(string_attribute, values),
+     .flags = OPT_REQUIRED,
+     .help = "Values, any of which matches."},
+    {.key = "enabled_regex_matching",
+     .type = OPT_BOOL,
+     .offset = IN(string_attribute, is_regex),
+     .def = "false",
+     .help = "Values are regular expressions."},
+    {.key = "cache_max_size",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "Expressions are compiled; there is no cache."},
-    {.key = "invert_match", .type = OPT_BOOL, .offset = IN(string_attribute, invert),
-     .def = "false", .help = "Keep traces that do not match."},
+    {.key = "invert_match",
+     .type = OPT_BOOL,
+     .offset = IN(string_attribute, invert),
+     .def = "false",
+     .help = "Keep traces that do not match."},
     OPTION_END,
 };
 
 #define LEAVES                                                                                     \
-    {.key = "name", .type = OPT_STRING, .offset = AT(name), .flags = OPT_REQUIRED,                 \
+    {.key = "name",                                                                                \
+     .type = OPT_STRING,                                                                           \
+     .offset = AT(name),                                                                           \
+     .flags = OPT_REQUIRED,                                                                        \
      .help = "Name in metrics; unique."},                                                          \
-        {.key = "type", .type = OPT_ENUM, .offset = AT(type), .names = type_names,                 \
-         .flags = OPT_REQUIRED, .help = "What the policy looks at."},                              \
-        {.key = "latency", .type = OPT_STRUCT, .offset = AT(latency), .sub = latency_options,      \
-         .presence = OPT_OFF_DEFAULT, .on_offset = AT(latency.on), .help = "For type latency."},   \
-        {.key = "probabilistic", .type = OPT_STRUCT, .offset = AT(probabilistic),                  \
-         .sub = probabilistic_options, .presence = OPT_OFF_DEFAULT,                                \
-         .on_offset = AT(probabilistic.on), .help = "For type probabilistic."},                    \
-        {.key = "status_code", .type = OPT_STRUCT, .offset = AT(status_code),                      \
-         .sub = status_options, .presence = OPT_OFF_DEFAULT, .on_offset = AT(status_code.on),      \
+        {.key = "type",                                                                            \
+         .type = OPT_ENUM,                                                                         \
+         .offset = AT(type),                                                                       \
+         .names = type_names,                                                                      \
+         .flags = OPT_REQUIRED,                                                                    \
+         .help = "What the policy looks at."},                                                     \
+        {.key = "latency",                                                                         \
+         .type = OPT_STRUCT,                                                                       \
+         .offset = AT(latency),                                                                    \
+         .sub = latency_options,                                                                   \
+         .presence = OPT_OFF_DEFAULT,                                                              \
+         .on_offset = AT(latency.on),                                                              \
+         .help = "For type latency."},                                                             \
+        {.key = "probabilistic",                                                                   \
+         .type = OPT_STRUCT,                                                                       \
+         .offset = AT(probabilistic),                                                              \
+         .sub = probabilistic_options,                                                             \
+         .presence = OPT_OFF_DEFAULT,                                                              \
+         .on_offset = AT(probabilistic.on),                                                        \
+         .help = "For type probabilistic."},                                                       \
+        {.key = "status_code",                                                                     \
+         .type = OPT_STRUCT,                                                                       \
+         .offset = AT(status_code),                                                                \
+         .sub = status_options,                                                                    \
+         .presence = OPT_OFF_DEFAULT,                                                              \
+         .on_offset = AT(status_code.on),                                                          \
          .help = "For type status_code."},                                                         \
-        {.key = "string_attribute", .type = OPT_STRUCT, .offset = AT(string_attribute),            \
-         .sub = string_options, .presence = OPT_OFF_DEFAULT, .on_offset = AT(string_attribute.on), \
+        {.key = "string_attribute",                                                                \
+         .type = OPT_STRUCT,                                                                       \
+         .offset = AT(string_attribute),                                                           \
+         .sub = string_options,                                                                    \
+         .presence = OPT_OFF_DEFAULT,                                                              \
+         .on_offset = AT(string_attribute.on),                                                     \
          .help = "For type string_attribute."},                                                    \
     {                                                                                              \
         .key = "always_sample", .type = OPT_STRUCT, .help = "Has no keys."                         \
@@ -77,16 +130,25 @@ static const struct option string_options[] = {
 static const struct option sub_policy_options[] = {LEAVES, OPTION_END};
 
 static const struct option and_options[] = {
-    {.key = "and_sub_policy", .type = OPT_LIST, .offset = IN(and_block, subs),
-     .sub = sub_policy_options, .elem_size = sizeof(struct policy_config), .flags = OPT_REQUIRED,
+    {.key = "and_sub_policy",
+     .type = OPT_LIST,
+     .offset = IN(and_block, subs),
+     .sub = sub_policy_options,
+     .elem_size = sizeof(struct policy_config),
+     .flags = OPT_REQUIRED,
      .help = "Policies all of which must keep the trace."},
     OPTION_END,
 };
 
 const struct option policy_options[] = {
     LEAVES,
-    {.key = "and", .type = OPT_STRUCT, .offset = AT(and_block), .sub = and_options,
-     .presence = OPT_OFF_DEFAULT, .on_offset = AT(and_block.on), .help = "For type and."},
+    {.key = "and",
+     .type = OPT_STRUCT,
+     .offset = AT(and_block),
+     .sub = and_options,
+     .presence = OPT_OFF_DEFAULT,
+     .on_offset = AT(and_block.on),
+     .help = "For type and."},
     OPTION_END,
 };
 
@@ -116,14 +178,20 @@ struct policies {
     struct series *kept, *not_kept;
 };
 
-static const struct metric_desc by_policy = {
-    "processor_tail_sampling_count_traces_sampled",
-    "Traces that a policy voted to keep or not.", "{traces}",
-    METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
-static const struct metric_desc global = {
-    "processor_tail_sampling_global_count_traces_sampled",
-    "Traces that were kept or not.", "{traces}",
-    METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
+static const struct metric_desc by_policy = {"processor_tail_sampling_count_traces_sampled",
+                                             "Traces that a policy voted to keep or not.",
+                                             "{traces}",
+                                             METRIC_KIND_COUNTER,
+                                             LEVEL_NORMAL,
+                                             NULL,
+                                             0};
+static const struct metric_desc global = {"processor_tail_sampling_global_count_traces_sampled",
+                                          "Traces that were kept or not.",
+                                          "{traces}",
+                                          METRIC_KIND_COUNTER,
+                                          LEVEL_NORMAL,
+                                          NULL,
+                                          0};
 
 static int compile_strings(struct policy *p, const struct policy_config *c, struct err *e)
 {
@@ -223,7 +291,7 @@ static void make_series(struct policy *p, const char *prefix, const char *name)
 {
     char *label = xasprintf("%s%s", prefix, name);
     struct label kept[] = {{"policy", label}, {"sampled", "true"}, {"decision", "sampled"}};
-    struct label not[] = {{"policy", label}, {"sampled", "false"}, {"decision", "not_sampled"}};
+    struct label not [] = {{"policy", label}, {"sampled", "false"}, {"decision", "not_sampled"}};
     p->kept = telemetry_series(&by_policy, kept, 3);
     p->not_kept = telemetry_series(&by_policy, not, 3);
     free(label);
@@ -246,7 +314,7 @@ int policies_new(struct policies **out, const struct option_list *configs, bool 
 {
     const struct policy_config *c = configs->items;
     struct label kept[] = {{"sampled", "true"}, {"decision", "sampled"}};
-    struct label not[] = {{"sampled", "false"}, {"decision", "not_sampled"}};
+    struct label not [] = {{"sampled", "false"}, {"decision", "not_sampled"}};
     int r = check_names(c, configs->n, e);
     if (r)
         return r;
@@ -323,8 +391,8 @@ static bool any_attribute_matches(const struct policy *p, struct trace *t)
             const struct stored_span *s = run_span(&runs[i], at);
             if (s->resource != last_resource) {
                 last_resource = s->resource;
-                if (envelope_attr_find(block_bytes(runs[i].block, s->resource),
-                                       RESOURCE_ATTRIBUTES, p->key, &v) &&
+                if (envelope_attr_find(block_bytes(runs[i].block, s->resource), RESOURCE_ATTRIBUTES,
+                                       p->key, &v) &&
                     value_matches(p, &v))
                     return true;
             }

@@ -35,7 +35,7 @@ static void free_runs(struct store *s, struct trace *t)
 
 void store_fini(struct store *s)
 {
-    LIST_EACH(it, &s->pending)
+    LIST_EACH (it, &s->pending)
         free_runs(s, LIST_ENTRY(it, struct trace, in_order));
     if (s->current)
         free_block(s->current);
@@ -155,8 +155,7 @@ struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], ui
             return NULL;
         t = trace_at(s, at);
     }
-    *t = (struct trace){
-        .hash = hash, .first_ns = now_ns, .min_start = UINT64_MAX, .index = at};
+    *t = (struct trace){.hash = hash, .first_ns = now_ns, .min_start = UINT64_MAX, .index = at};
     memcpy(t->id, id, 16);
     list_push(&s->pending, &t->in_order);
     s->n_pending++;

@@ -3,17 +3,17 @@
  * What one trace shard holds: spans in blocks, traces in a table, the order in which they fall due.
  *
  *   table (hash ─► trace) ── trace: runs ── run: (block, last span, count)
- *                                            block: envelopes at first use, spans, each with the offset
- *                                                   of the span before it of the same trace
+ *                                            block: envelopes at first use, spans, each with the
+ * offset of the span before it of the same trace
  *
- * A block is position-independent: all its references are offsets into itself. Dropping a trace touches
- * its record and the counters of its blocks, never its spans.
+ * A block is position-independent: all its references are offsets into itself. Dropping a trace
+ * touches its record and the counters of its blocks, never its spans.
  *
- * Life of a trace: store_insert ─► PENDING ─ store_take_due ─► the caller's, decided ─► store_remember
- *                  ─► SAMPLED or NOT_SAMPLED without spans ─► forgotten, oldest first.
+ * Life of a trace: store_insert ─► PENDING ─ store_take_due ─► the caller's, decided ─►
+ * store_remember ─► SAMPLED or NOT_SAMPLED without spans ─► forgotten, oldest first.
  *
- * Not thread-safe: the shard's lock is the caller's. Span bytes of a detached run may be read without
- * the lock until store_release.
+ * Not thread-safe: the shard's lock is the caller's. Span bytes of a detached run may be read
+ * without the lock until store_release.
  */
 #ifndef TAIL_SAMPLING_STORE_H
 #define TAIL_SAMPLING_STORE_H
@@ -51,10 +51,10 @@ struct run {
 struct trace {
     uint8_t id[16];
     uint64_t hash;
-    uint64_t first_ns;          /* monotonic arrival of the first span */
+    uint64_t first_ns;           /* monotonic arrival of the first span */
     uint64_t min_start, max_end; /* Unix ns */
     uint64_t bytes;
-    uint32_t n_spans, index; /* index: 1 + place in the pages */
+    uint32_t n_spans, index;    /* index: 1 + place in the pages */
     uint8_t state, status_mask; /* 1 << status for each seen */
     uint16_t n_runs, cap_runs;
     struct run inline_runs[STORE_INLINE_RUNS];
@@ -85,7 +85,8 @@ void store_fini(struct store *s);
 struct trace *store_find(struct store *s, uint64_t hash, const uint8_t id[16]);
 /* A new pending trace. NULL when memory is refused. */
 struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], uint64_t now_ns);
-/* Copies record i of b into the current block. -ENOMEM. `last`: scratch of one batch, zero at first. */
+/* Copies record i of b into the current block. -ENOMEM. `last`: scratch of one batch, zero at
+ * first. */
 struct store_last {
     struct store_block *block;
     uint32_t scope_index, resource, scope;

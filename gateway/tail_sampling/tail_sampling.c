@@ -2,11 +2,10 @@
 /*
  * tail_sampling: holds the spans of a trace for decision_wait, then keeps or drops all of them.
  *
- *   consume (any loop): sort by shard ─► lock ─► copy spans into the shard's blocks ─► unlock ─► ack
- *   tick (the shard's loop): lock ─► take due traces, decide ─► unlock
- *                            ─► kept spans, sorted by resource, into one batch ─► node_emit
- *                            ─► lock ─► give the blocks back ─► unlock
- *   a late span: of a kept trace it goes on at once, of a dropped one it is dropped
+ *   consume (any loop): sort by shard ─► lock ─► copy spans into the shard's blocks ─► unlock ─►
+ * ack tick (the shard's loop): lock ─► take due traces, decide ─► unlock ─► kept spans, sorted by
+ * resource, into one batch ─► node_emit ─► lock ─► give the blocks back ─► unlock a late span: of a
+ * kept trace it goes on at once, of a dropped one it is dropped
  *
  * Shards, buffered traces and decisions outlive a reload (adopt); only the policies are new.
  */
@@ -32,32 +31,66 @@ struct tail_config {
 
 #define AT(field) offsetof(struct tail_config, field)
 static const struct option cache_options[] = {
-    {.key = "sampled_cache_size", .type = OPT_UINT, .offset = AT(cache.sampled) - AT(cache),
-     .def = "0", .help = "Kept traces that are remembered; 0 = num_traces."},
-    {.key = "non_sampled_cache_size", .type = OPT_UINT, .offset = AT(cache.not_sampled) - AT(cache),
-     .def = "0", .help = "Dropped traces that are remembered; 0 = num_traces."},
+    {.key = "sampled_cache_size",
+     .type = OPT_UINT,
+     .offset = AT(cache.sampled) - AT(cache),
+     .def = "0",
+     .help = "Kept traces that are remembered; 0 = num_traces."},
+    {.key = "non_sampled_cache_size",
+     .type = OPT_UINT,
+     .offset = AT(cache.not_sampled) - AT(cache),
+     .def = "0",
+     .help = "Dropped traces that are remembered; 0 = num_traces."},
     OPTION_END,
 };
 
 static const struct option tail_options[] = {
-    {.key = "policies", .type = OPT_LIST, .offset = AT(policies), .sub = policy_options,
-     .elem_size = sizeof(struct policy_config), .flags = OPT_REQUIRED,
+    {.key = "policies",
+     .type = OPT_LIST,
+     .offset = AT(policies),
+     .sub = policy_options,
+     .elem_size = sizeof(struct policy_config),
+     .flags = OPT_REQUIRED,
      .help = "A trace is kept when any of them says so."},
-    {.key = "decision_wait", .type = OPT_DURATION, .offset = AT(decision_wait_ns), .def = "30s",
+    {.key = "decision_wait",
+     .type = OPT_DURATION,
+     .offset = AT(decision_wait_ns),
+     .def = "30s",
      .help = "Time from a trace's first span to its decision."},
-    {.key = "num_traces", .type = OPT_UINT, .offset = AT(num_traces), .def = "50000", .min = 1,
-     .max = 1e9, .help = "Traces that wait at most; beyond it the oldest are decided early."},
-    {.key = "expected_new_traces_per_sec", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "num_traces",
+     .type = OPT_UINT,
+     .offset = AT(num_traces),
+     .def = "50000",
+     .min = 1,
+     .max = 1e9,
+     .help = "Traces that wait at most; beyond it the oldest are decided early."},
+    {.key = "expected_new_traces_per_sec",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "Tables grow as needed."},
-    {.key = "num_shards", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "num_shards",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "There are always 16 shards, served by all threads."},
-    {.key = "sample_on_first_match", .type = OPT_BOOL, .offset = AT(first_match), .def = "false",
+    {.key = "sample_on_first_match",
+     .type = OPT_BOOL,
+     .offset = AT(first_match),
+     .def = "false",
      .help = "Policies after the first that keeps the trace are not asked."},
-    {.key = "drop_pending_traces_on_shutdown", .type = OPT_BOOL, .offset = AT(drop_pending),
-     .def = "false", .help = "At the end: drop what waits (true) or decide on it (false)."},
-    {.key = "block_on_overflow", .type = OPT_BOOL, .offset = AT(block_on_overflow), .def = "false",
+    {.key = "drop_pending_traces_on_shutdown",
+     .type = OPT_BOOL,
+     .offset = AT(drop_pending),
+     .def = "false",
+     .help = "At the end: drop what waits (true) or decide on it (false)."},
+    {.key = "block_on_overflow",
+     .type = OPT_BOOL,
+     .offset = AT(block_on_overflow),
+     .def = "false",
      .help = "At num_traces: hold senders back instead of deciding early."},
-    {.key = "decision_cache", .type = OPT_STRUCT, .offset = AT(cache), .sub = cache_options,
+    {.key = "decision_cache",
+     .type = OPT_STRUCT,
+     .offset = AT(cache),
+     .sub = cache_options,
      .help = "How many decisions are remembered for late spans."},
     OPTION_UNSUPPORTED("sampling_strategy"),
     OPTION_UNSUPPORTED("decision_wait_after_root_received"),
@@ -94,33 +127,54 @@ struct sampler {
     _Atomic uint64_t decision_wait_ns, max_pending, max_sampled, max_not_sampled;
     _Atomic bool block_on_overflow;
     struct shard shards[SHARD_COUNT];
-    struct ticker *tickers; /* by loop */
-    _Atomic uint64_t held;        /* spans */
-    _Atomic uint64_t n_pending;   /* traces, all shards */
+    struct ticker *tickers;     /* by loop */
+    _Atomic uint64_t held;      /* spans */
+    _Atomic uint64_t n_pending; /* traces, all shards */
     _Atomic unsigned tickers_left;
     _Atomic bool is_draining, is_entry_closed;
     struct series *new_traces, *decided_early, *late_kept, *late_dropped, *timer;
 };
 
-static const double timer_bounds[] = {1,   2,   5,   10,  25,  50,   75,   100,  150,  200,   300,  400,
-                                      500, 750, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 50000};
+static const double timer_bounds[] = {1,    2,    5,    10,    25,    50,    75,   100,
+                                      150,  200,  300,  400,   500,   750,   1000, 2000,
+                                      3000, 4000, 5000, 10000, 20000, 30000, 50000};
 #define PREFIX "processor_tail_sampling_"
 static const struct metric_desc new_traces_desc = {PREFIX "new_trace_id_received",
-                                                   "Traces seen for the first time.", "{traces}",
-                                                   METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
-static const struct metric_desc early_desc = {PREFIX "sampling_trace_decided_early",
-                                              "Traces decided before their time: num_traces was reached.",
-                                              "{traces}", METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
+                                                   "Traces seen for the first time.",
+                                                   "{traces}",
+                                                   METRIC_KIND_COUNTER,
+                                                   LEVEL_NORMAL,
+                                                   NULL,
+                                                   0};
+static const struct metric_desc early_desc = {
+    PREFIX "sampling_trace_decided_early",
+    "Traces decided before their time: num_traces was reached.",
+    "{traces}",
+    METRIC_KIND_COUNTER,
+    LEVEL_NORMAL,
+    NULL,
+    0};
 static const struct metric_desc late_desc = {PREFIX "early_releases_from_cache_decision",
                                              "Spans that came after the decision of their trace.",
-                                             "{spans}", METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
+                                             "{spans}",
+                                             METRIC_KIND_COUNTER,
+                                             LEVEL_NORMAL,
+                                             NULL,
+                                             0};
 static const struct metric_desc timer_desc = {PREFIX "sampling_decision_timer_latency",
-                                              "Time of one round of decisions.", "ms",
-                                              METRIC_KIND_HISTOGRAM, LEVEL_NORMAL, timer_bounds,
+                                              "Time of one round of decisions.",
+                                              "ms",
+                                              METRIC_KIND_HISTOGRAM,
+                                              LEVEL_NORMAL,
+                                              timer_bounds,
                                               ARRAY_LEN(timer_bounds)};
 static const struct metric_desc on_memory_desc = {PREFIX "sampling_traces_on_memory",
-                                                  "Traces that wait for their decision.", "{traces}",
-                                                  METRIC_KIND_GAUGE, LEVEL_NORMAL, NULL, 0};
+                                                  "Traces that wait for their decision.",
+                                                  "{traces}",
+                                                  METRIC_KIND_GAUGE,
+                                                  LEVEL_NORMAL,
+                                                  NULL,
+                                                  0};
 
 /* ---- taking in ---- */
 
@@ -155,8 +209,8 @@ static void insert_one(struct sampler *self, struct store *s, const struct batch
         left->taken++;
 }
 
-static void insert_part(struct sampler *self, const struct batch *b, const struct shard_parts *parts,
-                        unsigned shard, struct leftovers *left)
+static void insert_part(struct sampler *self, const struct batch *b,
+                        const struct shard_parts *parts, unsigned shard, struct leftovers *left)
 {
     struct shard *sh = &self->shards[shard];
     struct store_last last = {0};
@@ -164,8 +218,7 @@ static void insert_part(struct sampler *self, const struct batch *b, const struc
     for (uint32_t k = parts->begin[shard]; k < parts->begin[shard + 1]; k++) {
         uint32_t i = parts->idx[k];
         if (k + 4 < parts->begin[shard + 1] && sh->store.slots)
-            __builtin_prefetch(
-                &sh->store.slots[parts->hash[parts->idx[k + 4]] & sh->store.mask]);
+            __builtin_prefetch(&sh->store.slots[parts->hash[parts->idx[k + 4]] & sh->store.mask]);
         insert_one(self, &sh->store, b, i, parts->hash[i], &last, left);
     }
     pthread_mutex_unlock(&sh->lock);
@@ -348,8 +401,7 @@ static void list_spans(struct kept *k)
         }
         for (uint32_t at = r->last; at; at = run_span(r, at)->prev) {
             const struct stored_span *s = run_span(r, at);
-            k->spans[k->n_spans++] =
-                (struct kept_span){r->block, at, s->resource, s->scope};
+            k->spans[k->n_spans++] = (struct kept_span){r->block, at, s->resource, s->scope};
         }
     }
     qsort(k->spans, k->n_spans, sizeof(*k->spans), by_envelope);

@@ -211,9 +211,8 @@ void payload_init(struct payload *p, enum shape shape, uint32_t n_requests,
     struct rng r = {seed};
     uint32_t step = PAYLOAD_TRACE_SPANS * REQUESTS_PER_TRACE;
     n_requests = (n_requests + step - 1) / step * step;
-    *p = (struct payload){.shape = shape,
-                          .n_requests = n_requests,
-                          .spans_per_request = spans_per_request};
+    *p = (struct payload){
+        .shape = shape, .n_requests = n_requests, .spans_per_request = spans_per_request};
     p->requests = xcalloc(n_requests, sizeof(*p->requests));
     /*
      * Three neighbouring requests share their traces: slot k of the three is dealt to them in turn,

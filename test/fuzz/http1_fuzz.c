@@ -53,8 +53,8 @@ static void collect(struct result *r, void *state)
 static bool feed(struct result *r, void *state, enum flow flow, const uint8_t *p, size_t n,
                  uint64_t pos[2])
 {
-    struct segment s = {.p = p, .len = n, .pos = pos[flow], .other_pos = pos[!flow],
-                        .flags = SEGMENT_FORCE};
+    struct segment s = {
+        .p = p, .len = n, .pos = pos[flow], .other_pos = pos[!flow], .flags = SEGMENT_FORCE};
     uint64_t used = 0;
 
     while (used < n) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All of the receiver's user space from a recording: whatever records say, the capture ledger holds to
- * the byte, nothing crashes, nothing is left behind.
+ * All of the receiver's user space from a recording: whatever records say, the capture ledger holds
+ * to the byte, nothing crashes, nothing is left behind.
  */
 #include <stdlib.h>
 
@@ -35,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     capture_finish(&c);
     take(&c);
     for (unsigned i = 0; i < LAYER_COUNT * DIR_COUNT; i++) {
-        const struct capture_account *a = &c.connections.ledger.layers[i / DIR_COUNT][i % DIR_COUNT];
+        const struct capture_account *a =
+            &c.connections.ledger.layers[i / DIR_COUNT][i % DIR_COUNT];
         uint64_t sum = a->parsed + a->skipped;
 
         for (unsigned h = 0; h < HOLE_COUNT; h++)

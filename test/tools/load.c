@@ -2,9 +2,10 @@
 /*
  * load --port P [--shape M] [--spans 500] [--rate 0] [--seconds 3] [--connections 4] [--streams 8]
  *
- * Sends encoded requests by gRPC, each with fresh trace ids, at an offered rate (spans a second; 0 = as
- * fast as answers come). Prints a JSON line four times a second and a last one with "end": true. Latency
- * is from the time a request was due, so that a stalled system does not hide its delay.
+ * Sends encoded requests by gRPC, each with fresh trace ids, at an offered rate (spans a second; 0
+ * = as fast as answers come). Prints a JSON line four times a second and a last one with "end":
+ * true. Latency is from the time a request was due, so that a stalled system does not hide its
+ * delay.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -72,7 +73,8 @@ static void report(struct load *l, bool end)
     printf("{\"elapsed_s\": %.3f, \"sent_spans\": %" PRIu64 ", \"acked_spans\": %" PRIu64
            ", \"failed_spans\": %" PRIu64 ", \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"end\": %s}\n",
            elapsed_s(l), l->sent_spans, l->acked_spans, l->failed_spans,
-           end ? percentile_ms(l, 0.5) : 0, end ? percentile_ms(l, 0.99) : 0, end ? "true" : "false");
+           end ? percentile_ms(l, 0.5) : 0, end ? percentile_ms(l, 0.99) : 0,
+           end ? "true" : "false");
     fflush(stdout);
 }
 
@@ -189,7 +191,8 @@ static void start(void *arg)
 
 static int parse(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.spans = 500, .connections = 4, .streams = 8, .seconds = 3, .shape = SHAPE_M};
+    *o = (struct options){
+        .spans = 500, .connections = 4, .streams = 8, .seconds = 3, .shape = SHAPE_M};
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *k = argv[i], *v = argv[i + 1];
         if (strcmp(k, "--port") == 0)
@@ -217,8 +220,9 @@ int main(int argc, char **argv)
     struct load l = {0};
     struct err e;
     if (parse(&l.o, argc, argv)) {
-        fprintf(stderr, "usage: load --port PORT [--shape S|M|L] [--spans N] [--rate N] [--seconds N]"
-                        " [--connections N] [--streams N]\n");
+        fprintf(stderr,
+                "usage: load --port PORT [--shape S|M|L] [--spans N] [--rate N] [--seconds N]"
+                " [--connections N] [--streams N]\n");
         return 2;
     }
     payload_init(&l.payload, l.o.shape, l.o.spans >= 100 ? 60 : 3000, (uint32_t)l.o.spans, 42);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * otlp_dump: reads requests of traces from stdin, each as a 4-byte little-endian length and its bytes, and
- * prints for each a line of JSON: what batch_read makes of it, framed again, with one attribute set and
- * one deleted on every span, and with every other span selected. For comparison with another decoder.
+ * otlp_dump: reads requests of traces from stdin, each as a 4-byte little-endian length and its
+ * bytes, and prints for each a line of JSON: what batch_read makes of it, framed again, with one
+ * attribute set and one deleted on every span, and with every other span selected. For comparison
+ * with another decoder.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reference --port P --target Q: receives OTLP over gRPC, walks each request, copies it and sends it on.
- * No configuration, no queue, no retry, no books: what a gateway's work costs at least with these parts.
+ * reference --port P --target Q: receives OTLP over gRPC, walks each request, copies it and sends
+ * it on. No configuration, no queue, no retry, no books: what a gateway's work costs at least with
+ * these parts.
  */
 #include <signal.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sink --port P: takes OTLP over gRPC, counts, forgets. GET /stats answers with the counts as JSON. */
+/* sink --port P: takes OTLP over gRPC, counts, forgets. GET /stats answers with the counts as JSON.
+ */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -46,7 +47,8 @@ static void on_message(void *arg, struct http_request *r)
         return;
     }
     bytes += message.n;
-    if (is_compressed && coding_decode(&plain, coding_parse(r->grpc_encoding), message, 0, 64 << 20)) {
+    if (is_compressed &&
+        coding_decode(&plain, coding_parse(r->grpc_encoding), message, 0, 64 << 20)) {
         grpc_respond_status(r, GRPC_INTERNAL, "compression", STR(""));
         return;
     }

@@ -2,18 +2,18 @@
 /*
  * HTTP/1.x on a connection, RFC 9112, from bytes with holes.
  *
- * Each flow is a small machine: at a head, in a body of known length, in chunks, in a body that ends
- * with the connection, or lost. Heads are read in place when they come whole and are collected when
- * they come in pieces; body bytes are counted and never looked at, so that a hole in a body costs
- * nothing. Requests queue until their responses are done: responses come in the requests' order
- * (RFC 9112 9.3.2), and that is all that joins the two.
+ * Each flow is a small machine: at a head, in a body of known length, in chunks, in a body that
+ * ends with the connection, or lost. Heads are read in place when they come whole and are collected
+ * when they come in pieces; body bytes are counted and never looked at, so that a hole in a body
+ * costs nothing. Requests queue until their responses are done: responses come in the requests'
+ * order (RFC 9112 9.3.2), and that is all that joins the two.
  *
  * Losing the place. A hole where a head could be means: there may have been requests or responses
- * that we know nothing of. Then nothing may be paired by order alone. The flow waits for a call that
- * begins with a head (programs write heads at the beginning of a send), and the first request after
- * a loss carries the position that the response flow had when it was sent: a response that begins
- * before that answers something older. So the first complete exchange after a loss is right again,
- * and one that the loss could have touched is marked incomplete.
+ * that we know nothing of. Then nothing may be paired by order alone. The flow waits for a call
+ * that begins with a head (programs write heads at the beginning of a send), and the first request
+ * after a loss carries the position that the response flow had when it was sent: a response that
+ * begins before that answers something older. So the first complete exchange after a loss is right
+ * again, and one that the loss could have touched is marked incomplete.
  */
 #include "agent/ebpf/parsers/http1.h"
 
@@ -24,11 +24,11 @@
 
 enum {
     MAGIC = 0x48545031,
-    PENDING_MAX = 4096,      /* requests without an answer yet */
+    PENDING_MAX = 4096, /* requests without an answer yet */
     TARGET_KEPT = 8192,
     FIELD_KEPT = 1024,
-    JOIN_CALLS_MAX = 32,     /* calls without a head before a joined connection is not HTTP */
-    CHUNK_LINE_MAX = 4096,   /* chunk extensions */
+    JOIN_CALLS_MAX = 32,   /* calls without a head before a joined connection is not HTTP */
+    CHUNK_LINE_MAX = 4096, /* chunk extensions */
     TRAILER_MAX = 64 << 10,
     HEAD_MEMORY_KEPT = 1024, /* between messages */
     TAIL_SEEN = 7,           /* "\r\n0\r\n\r\n" */
@@ -52,7 +52,7 @@ struct stream {
     struct buf head; /* a head in pieces */
     size_t scanned;
     uint64_t left, body, message_first_ns;
-    unsigned line;        /* bytes of the present chunk or trailer line */
+    unsigned line; /* bytes of the present chunk or trailer line */
     bool extension, any_digit, size_known;
     uint8_t tail[TAIL_SEEN]; /* CHUNKS_LOST: the last bytes seen in a row */
     unsigned tail_n;
@@ -66,7 +66,8 @@ struct http1 {
     struct list done;
     unsigned n_pending, calls_looked_at;
     bool ever, over;
-    bool crowded; /* several heads may share a call, or one is long: heads of calls are not enough */
+    /* Several heads may share a call, or one is long: heads of calls are not enough. */
+    bool crowded;
 };
 
 static void exchange_free(struct exchange *x)
@@ -336,8 +337,8 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
                                    const struct segment *s, bool after_loss)
 {
     struct http1_head head;
-    bool ok = flow == FLOW_REQUEST ? http1_read_request(text, &head)
-                                   : http1_read_response(text, &head);
+    bool ok =
+        flow == FLOW_REQUEST ? http1_read_request(text, &head) : http1_read_response(text, &head);
 
     if (!ok) {
         lose(h, flow);
@@ -621,8 +622,8 @@ static enum parse_result feed_at_head(struct http1 *h, enum flow flow, const str
 }
 
 /*
- * A client that got its answer early (413, or a final status in place of 100) need not send the body
- * that it announced: what begins like a request then is one.
+ * A client that got its answer early (413, or a final status in place of 100) need not send the
+ * body that it announced: what begins like a request then is one.
  */
 static bool body_was_given_up(struct http1 *h, enum flow flow, const struct segment *s, uint64_t at)
 {

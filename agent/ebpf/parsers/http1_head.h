@@ -37,8 +37,8 @@ struct http1_head {
 
 /*
  * Looks for the empty line that ends a head. Returns the length of the head with it, 0 when it is
- * not there yet. *scanned keeps the place between calls (0 at first), so that a head in pieces of two
- * bytes is read once. Lines may end in LF alone.
+ * not there yet. *scanned keeps the place between calls (0 at first), so that a head in pieces of
+ * two bytes is read once. Lines may end in LF alone.
  */
 size_t http1_head_end(struct str s, size_t *scanned);
 /* What a beginning says: 1 it is a request (response) line, 0 too short to tell, -1 it is none. */

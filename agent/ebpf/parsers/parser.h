@@ -27,7 +27,8 @@ enum parse_result {
     /* Bytes up to *used are done with. Less than all: the rest waits for the other flow. */
     PARSE_NEED_MORE,
     PARSE_DONE,     /* an exchange is finished: take() it, then feed what is left of the segment */
-    PARSE_NOT_MINE, /* another protocol, or no protocol any more (after an upgrade): end of parsing */
+    PARSE_NOT_MINE, /* another protocol, or no protocol any more (after an upgrade): end of parsing
+                     */
     PARSE_BROKEN,   /* makes no sense; the place is lost, the parser looks for it in later calls */
 };
 
@@ -89,7 +90,8 @@ struct parser {
     void (*end)(void *state);
     /* From time to time: gives up waiting for what may never come. */
     void (*tick)(void *state, uint64_t now_ns);
-    /* The beginnings of response calls are not enough here (pipelining, long heads): capture more. */
+    /* The beginnings of response calls are not enough here (pipelining, long heads): capture more.
+     */
     bool (*wants_all)(const void *state);
     void (*exchange_free)(struct exchange *x);
 };

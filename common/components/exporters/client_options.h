@@ -17,9 +17,9 @@ extern const char *const client_compressions[];
 extern const struct option client_tls_options[];
 
 /*
- * The address to dial out of "host:port", "http://host:port" (plain) or "https://host:port" (TLS), and
- * whether TLS is spoken: it is unless the scheme or tls.insecure says otherwise. path: what follows the
- * authority ("" if nothing). default_port NULL: a port is needed.
+ * The address to dial out of "host:port", "http://host:port" (plain) or "https://host:port" (TLS),
+ * and whether TLS is spoken: it is unless the scheme or tls.insecure says otherwise. path: what
+ * follows the authority ("" if nothing). default_port NULL: a port is needed.
  */
 struct client_endpoint {
     char address[300];

@@ -7,8 +7,9 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-int client_pool_init(struct client_pool *p, const char *endpoint, const struct client_tls_config *tls,
-                     const char *default_port, bool is_h2, struct err *e)
+int client_pool_init(struct client_pool *p, const char *endpoint,
+                     const struct client_tls_config *tls, const char *default_port, bool is_h2,
+                     struct err *e)
 {
     *p = (struct client_pool){.is_h2 = is_h2};
     int r = client_endpoint_parse(&p->endpoint, endpoint, tls, default_port, e);

@@ -14,8 +14,9 @@ struct client_pool {
 };
 
 /* -EINVAL with text for an endpoint or certificates that are none. */
-int client_pool_init(struct client_pool *p, const char *endpoint, const struct client_tls_config *tls,
-                     const char *default_port, bool is_h2, struct err *e) MUSTCHECK;
+int client_pool_init(struct client_pool *p, const char *endpoint,
+                     const struct client_tls_config *tls, const char *default_port, bool is_h2,
+                     struct err *e) MUSTCHECK;
 /* On the loop. NULL when memory is out. */
 struct http_client *client_pool_get(struct client_pool *p, struct loop *l);
 /* Closes all clients, each on its loop; the pool's memory may go at once. */

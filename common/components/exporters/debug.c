@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * debug: writes what arrives to the terminal. basic: a line a batch with its counts; normal: a line a
- * span, log record or metric; detailed: attributes, too.
+ * debug: writes what arrives to the terminal. basic: a line a batch with its counts; normal: a line
+ * a span, log record or metric; detailed: attributes, too.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,8 +18,12 @@ struct debug_config {
 };
 
 static const struct option debug_options[] = {
-    {.key = "verbosity", .type = OPT_ENUM, .offset = offsetof(struct debug_config, verbosity),
-     .names = verbosities, .def = "basic", .help = "How much is written."},
+    {.key = "verbosity",
+     .type = OPT_ENUM,
+     .offset = offsetof(struct debug_config, verbosity),
+     .names = verbosities,
+     .def = "basic",
+     .help = "How much is written."},
     OPTION_UNSUPPORTED("sampling_initial"),
     OPTION_UNSUPPORTED("sampling_thereafter"),
     OPTION_UNSUPPORTED("use_internal_logger"),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * otlp_grpc: OTLP over gRPC to a back end. One queue and retry state for all loops, one connection per
- * loop, opened by the first request that runs there.
+ * otlp_grpc: OTLP over gRPC to a back end. One queue and retry state for all loops, one connection
+ * per loop, opened by the first request that runs there.
  *
  *   queue ─► push (on a loop) ─► frame, compress ─► http_call ─► answer ─► outcome ─► queue_done
  */
@@ -18,25 +18,49 @@
 
 #define AT(field) offsetof(struct otlp_grpc_config, field)
 const struct option otlp_grpc_options[] = {
-    {.key = "endpoint", .type = OPT_STRING, .offset = AT(endpoint), .flags = OPT_REQUIRED,
+    {.key = "endpoint",
+     .type = OPT_STRING,
+     .offset = AT(endpoint),
+     .flags = OPT_REQUIRED,
      .help = "host:port of the back end; http:// in front means plain text, https:// TLS."},
-    {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = client_tls_options,
+    {.key = "tls",
+     .type = OPT_STRUCT,
+     .offset = AT(tls),
+     .sub = client_tls_options,
      .help = "TLS is spoken unless insecure is true."},
-    {.key = "compression", .type = OPT_ENUM, .offset = AT(compression),
-     .names = client_compressions, .def = "gzip", .help = "Compression of requests."},
-    {.key = "headers", .type = OPT_HEADERS, .offset = AT(headers),
+    {.key = "compression",
+     .type = OPT_ENUM,
+     .offset = AT(compression),
+     .names = client_compressions,
+     .def = "gzip",
+     .help = "Compression of requests."},
+    {.key = "headers",
+     .type = OPT_HEADERS,
+     .offset = AT(headers),
      .help = "Metadata sent with each request."},
-    {.key = "authority", .type = OPT_STRING, .offset = AT(authority),
+    {.key = "authority",
+     .type = OPT_STRING,
+     .offset = AT(authority),
      .help = "Value of :authority instead of the endpoint."},
-    {.key = "user_agent", .type = OPT_STRING, .offset = AT(user_agent),
+    {.key = "user_agent",
+     .type = OPT_STRING,
+     .offset = AT(user_agent),
      .help = "Value of user-agent."},
-    {.key = "wait_for_ready", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "wait_for_ready",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "Connections are always tried again."},
-    {.key = "balancer_name", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "balancer_name",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "There is one connection per loop."},
-    {.key = "read_buffer_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "read_buffer_size",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "Buffers are shared by all connections of a loop."},
-    {.key = "write_buffer_size", .type = OPT_TREE, .flags = OPT_NO_EFFECT,
+    {.key = "write_buffer_size",
+     .type = OPT_TREE,
+     .flags = OPT_NO_EFFECT,
      .help = "Requests are written in place."},
     QUEUE_OPTIONS(struct otlp_grpc_config, queue, "5s"),
     OPTION_UNSUPPORTED("keepalive"),
@@ -136,7 +160,8 @@ static void read_failure(const struct http_result *r, struct outcome *o, char *t
     int code = r->has_grpc_status ? r->grpc_status : code_of_http(r->status), unused;
     uint64_t wait = 0;
     char message[256];
-    if (r->grpc_details.n && decode_rpc_status(r->grpc_details, &unused, message, sizeof(message), &wait))
+    if (r->grpc_details.n &&
+        decode_rpc_status(r->grpc_details, &unused, message, sizeof(message), &wait))
         wait = 0;
     snprintf(text, n, "code %d: " STR_FMT, code, STR_ARG(r->grpc_message));
     *o = (struct outcome){.kind = is_retryable(code, wait) ? OUTCOME_RETRYABLE : OUTCOME_PERMANENT,
@@ -223,7 +248,8 @@ static bool otlp_grpc_adopt(struct instance *in, struct instance *old)
     struct otlp_grpc *mine = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
     struct otlp_grpc *running = CAST_OBJ(struct otlp_grpc, old->self, OTLP_GRPC_MAGIC);
     const struct otlp_grpc_config *a = in->config, *b = old->config;
-    if (mine == running || strcmp(mine->pool.endpoint.address, running->pool.endpoint.address) != 0 ||
+    if (mine == running ||
+        strcmp(mine->pool.endpoint.address, running->pool.endpoint.address) != 0 ||
         mine->pool.endpoint.use_tls != running->pool.endpoint.use_tls ||
         !client_tls_eq(&a->tls, &b->tls) || mine->compression != running->compression ||
         !client_headers_eq(&mine->headers, &running->headers))

@@ -9,7 +9,7 @@
 struct otlp_grpc_config {
     const char *endpoint;
     struct client_tls_config tls;
-    int compression; /* enum client_compression */
+    int compression;            /* enum client_compression */
     struct option_list headers; /* struct option_pair */
     const char *authority, *user_agent;
     struct queue_config queue;

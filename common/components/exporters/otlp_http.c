@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * otlp_http: OTLP over HTTP/1.1 with protobuf bodies. One queue and retry state for all loops, a few kept
- * connections per loop.
+ * otlp_http: OTLP over HTTP/1.1 with protobuf bodies. One queue and retry state for all loops, a
+ * few kept connections per loop.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,21 +25,42 @@ struct otlp_http_config {
 
 #define AT(field) offsetof(struct otlp_http_config, field)
 static const struct option otlp_http_options[] = {
-    {.key = "endpoint", .type = OPT_STRING, .offset = AT(endpoint),
+    {.key = "endpoint",
+     .type = OPT_STRING,
+     .offset = AT(endpoint),
      .help = "URL of the back end; /v1/traces and so on is added."},
-    {.key = "traces_endpoint", .type = OPT_STRING, .offset = AT(endpoints[SIGNAL_TRACES]),
+    {.key = "traces_endpoint",
+     .type = OPT_STRING,
+     .offset = AT(endpoints[SIGNAL_TRACES]),
      .help = "Whole URL for traces."},
-    {.key = "metrics_endpoint", .type = OPT_STRING, .offset = AT(endpoints[SIGNAL_METRICS]),
+    {.key = "metrics_endpoint",
+     .type = OPT_STRING,
+     .offset = AT(endpoints[SIGNAL_METRICS]),
      .help = "Whole URL for metrics."},
-    {.key = "logs_endpoint", .type = OPT_STRING, .offset = AT(endpoints[SIGNAL_LOGS]),
+    {.key = "logs_endpoint",
+     .type = OPT_STRING,
+     .offset = AT(endpoints[SIGNAL_LOGS]),
      .help = "Whole URL for logs."},
-    {.key = "encoding", .type = OPT_ENUM, .offset = AT(encoding), .names = encodings, .def = "proto",
+    {.key = "encoding",
+     .type = OPT_ENUM,
+     .offset = AT(encoding),
+     .names = encodings,
+     .def = "proto",
      .help = "Encoding of bodies."},
-    {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = client_tls_options,
+    {.key = "tls",
+     .type = OPT_STRUCT,
+     .offset = AT(tls),
+     .sub = client_tls_options,
      .help = "For https."},
-    {.key = "compression", .type = OPT_ENUM, .offset = AT(compression), .names = client_compressions,
-     .def = "gzip", .help = "Compression of bodies."},
-    {.key = "headers", .type = OPT_HEADERS, .offset = AT(headers),
+    {.key = "compression",
+     .type = OPT_ENUM,
+     .offset = AT(compression),
+     .names = client_compressions,
+     .def = "gzip",
+     .help = "Compression of bodies."},
+    {.key = "headers",
+     .type = OPT_HEADERS,
+     .offset = AT(headers),
      .help = "Header fields sent with each request."},
     OPTION_NO_EFFECT("read_buffer_size", "Buffers are shared by all connections of a loop."),
     OPTION_NO_EFFECT("write_buffer_size", "Requests are written in place."),
@@ -156,7 +177,8 @@ static void push(struct instance *in, struct queue_request *request)
     uint64_t now = clock_mono_ns();
     struct attempt *t = xcalloc(1, sizeof(*t));
     bool is_compressed;
-    if (!client || client_body(&t->call.body, request->batch, self->compression, 0, &is_compressed)) {
+    if (!client ||
+        client_body(&t->call.body, request->batch, self->compression, 0, &is_compressed)) {
         struct outcome o = {.kind = OUTCOME_RETRYABLE, .reason = "out of memory"};
         free(t);
         queue_done(self->queue, request, &o);
@@ -181,8 +203,9 @@ static int otlp_http_validate(const void *config, struct err *e)
 {
     const struct otlp_http_config *c = config;
     if (!c->endpoint[0] && !c->endpoints[0][0] && !c->endpoints[1][0] && !c->endpoints[2][0])
-        return err_set(e, -EINVAL, "endpoint or one of traces_endpoint, metrics_endpoint and "
-                                   "logs_endpoint is needed");
+        return err_set(e, -EINVAL,
+                       "endpoint or one of traces_endpoint, metrics_endpoint and "
+                       "logs_endpoint is needed");
     return 0;
 }
 
@@ -236,7 +259,8 @@ static int otlp_http_create(struct instance *in, struct err *e)
     if (r == 0)
         r = queue_new(&self->queue, in, &c->queue, push);
     /* The first header is left out of requests that are not compressed. */
-    client_headers_add(&self->headers, "content-encoding", client_compression_name(self->compression));
+    client_headers_add(&self->headers, "content-encoding",
+                       client_compression_name(self->compression));
     client_headers_add(&self->headers, "content-type", "application/x-protobuf");
     client_headers_add(&self->headers, "user-agent", client_user_agent());
     client_headers_add_all(&self->headers, &c->headers);

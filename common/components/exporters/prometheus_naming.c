@@ -9,17 +9,38 @@ enum { MAX_TOKENS = 64 };
 
 static const struct {
     const char *unit, *word;
-} units[] = {
-    {"d", "days"},        {"h", "hours"},       {"min", "minutes"},    {"s", "seconds"},
-    {"ms", "milliseconds"}, {"us", "microseconds"}, {"ns", "nanoseconds"}, {"By", "bytes"},
-    {"KiBy", "kibibytes"}, {"MiBy", "mebibytes"}, {"GiBy", "gibibytes"}, {"TiBy", "tibibytes"},
-    {"KBy", "kilobytes"}, {"MBy", "megabytes"}, {"GBy", "gigabytes"},  {"TBy", "terabytes"},
-    {"m", "meters"},      {"V", "volts"},       {"A", "amperes"},      {"J", "joules"},
-    {"W", "watts"},       {"g", "grams"},       {"Cel", "celsius"},    {"Hz", "hertz"},
-    {"1", ""},            {"%", "percent"},
-}, per_units[] = {
-    {"s", "second"}, {"m", "minute"}, {"h", "hour"}, {"d", "day"},
-    {"w", "week"},   {"mo", "month"}, {"y", "year"},
+} units[] =
+    {
+        {"d", "days"},
+        {"h", "hours"},
+        {"min", "minutes"},
+        {"s", "seconds"},
+        {"ms", "milliseconds"},
+        {"us", "microseconds"},
+        {"ns", "nanoseconds"},
+        {"By", "bytes"},
+        {"KiBy", "kibibytes"},
+        {"MiBy", "mebibytes"},
+        {"GiBy", "gibibytes"},
+        {"TiBy", "tibibytes"},
+        {"KBy", "kilobytes"},
+        {"MBy", "megabytes"},
+        {"GBy", "gigabytes"},
+        {"TBy", "terabytes"},
+        {"m", "meters"},
+        {"V", "volts"},
+        {"A", "amperes"},
+        {"J", "joules"},
+        {"W", "watts"},
+        {"g", "grams"},
+        {"Cel", "celsius"},
+        {"Hz", "hertz"},
+        {"1", ""},
+        {"%", "percent"},
+},
+  per_units[] = {
+      {"s", "second"}, {"m", "minute"}, {"h", "hour"}, {"d", "day"},
+      {"w", "week"},   {"mo", "month"}, {"y", "year"},
 };
 
 struct tokens {

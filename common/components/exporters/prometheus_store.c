@@ -241,7 +241,8 @@ static struct prometheus_series *series_of(struct context *x, const struct metri
  * Whether the point replaces what is there (cumulative, newest wins), or is added to it (delta that
  * begins where the last one ended; any other delta begins anew). -1: older than what is there.
  */
-static int relation(struct prometheus_series *s, const struct metric *m, uint64_t start, uint64_t time)
+static int relation(struct prometheus_series *s, const struct metric *m, uint64_t start,
+                    uint64_t time)
 {
     bool continues = m->is_delta && s->time_ns && start == s->time_ns;
     if (!m->is_delta && s->time_ns > time)
@@ -388,7 +389,8 @@ static void add_metric(struct context *x, const struct record *r)
     struct buf name;
     struct field f;
     read_metric(record_body(r), &m);
-    /* Non-monotonic deltas cannot be turned into a value; exponential histograms have no text form. */
+    /* Non-monotonic deltas cannot be turned into a value; exponential histograms have no text form.
+     */
     if (m.kind == METRIC_EXP_HISTOGRAM || m.kind == 0 ||
         (m.kind == METRIC_SUM && m.is_delta && !m.is_monotonic)) {
         *x->unsupported += r->items;
@@ -443,8 +445,8 @@ void prometheus_store_add(struct prometheus_store *s, const struct prometheus_op
                           const struct batch *b, uint64_t now_ns, uint64_t *unsupported,
                           uint64_t *conflicts)
 {
-    struct context x = {.store = s, .o = o, .now_ns = now_ns, .unsupported = unsupported,
-                        .conflicts = conflicts};
+    struct context x = {
+        .store = s, .o = o, .now_ns = now_ns, .unsupported = unsupported, .conflicts = conflicts};
     buf_init(&x.common);
     for (uint32_t r = 0; r < b->n_resources; r++) {
         const struct resource_group *res = &b->resources[r];
@@ -573,7 +575,8 @@ void prometheus_store_expose(struct prometheus_store *s, const struct prometheus
     static const char *const types[] = {"counter", "gauge", "histogram", "summary"};
     const struct prometheus_family *last = NULL;
     expire(s, o, now_ns);
-    struct prometheus_series **sorted = xcalloc(s->series.n + 1, sizeof(struct prometheus_series *));
+    struct prometheus_series **sorted =
+        xcalloc(s->series.n + 1, sizeof(struct prometheus_series *));
     size_t n = 0;
     for (struct prometheus_series *x = s->all; x; x = x->next)
         sorted[n++] = x;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The series that a Prometheus endpoint shows: the latest value of each, by (name, labels). One writer
- * at a time; the caller locks.
+ * The series that a Prometheus endpoint shows: the latest value of each, by (name, labels). One
+ * writer at a time; the caller locks.
  */
 #ifndef COMPONENTS_PROMETHEUS_STORE_H
 #define COMPONENTS_PROMETHEUS_STORE_H
@@ -28,15 +28,15 @@ struct prometheus_family {
 
 struct prometheus_series {
     struct prometheus_family *family;
-    struct str key;              /* heap: name, 0, labels as exposed without braces */
-    struct str labels;           /* into key */
-    uint64_t start_ns, time_ns;  /* Unix, of the point */
-    uint64_t updated_ns;         /* monotonic */
+    struct str key;             /* heap: name, 0, labels as exposed without braces */
+    struct str labels;          /* into key */
+    uint64_t start_ns, time_ns; /* Unix, of the point */
+    uint64_t updated_ns;        /* monotonic */
     double value, sum;
     uint64_t count;
-    uint32_t n_bounds;           /* histograms; summaries: quantiles */
+    uint32_t n_bounds; /* histograms; summaries: quantiles */
     double *bounds, *quantiles;
-    uint64_t *buckets;           /* n_bounds + 1 */
+    uint64_t *buckets; /* n_bounds + 1 */
     struct prometheus_series *next;
 };
 
@@ -48,7 +48,8 @@ struct prometheus_store {
 
 void prometheus_store_init(struct prometheus_store *s);
 void prometheus_store_fini(struct prometheus_store *s);
-/* Takes a batch of metrics. *unsupported: points whose kind has no text form; *conflicts: of another type. */
+/* Takes a batch of metrics. *unsupported: points whose kind has no text form; *conflicts: of
+ * another type. */
 void prometheus_store_add(struct prometheus_store *s, const struct prometheus_options *o,
                           const struct batch *b, uint64_t now_ns, uint64_t *unsupported,
                           uint64_t *conflicts);

@@ -14,9 +14,15 @@ struct health_config {
 };
 
 static const struct option health_options[] = {
-    {.key = "endpoint", .type = OPT_ENDPOINT, .offset = offsetof(struct health_config, endpoint),
-     .def = "localhost:13133", .help = "Address to listen on."},
-    {.key = "path", .type = OPT_STRING, .offset = offsetof(struct health_config, path), .def = "/",
+    {.key = "endpoint",
+     .type = OPT_ENDPOINT,
+     .offset = offsetof(struct health_config, endpoint),
+     .def = "localhost:13133",
+     .help = "Address to listen on."},
+    {.key = "path",
+     .type = OPT_STRING,
+     .offset = offsetof(struct health_config, path),
+     .def = "/",
      .help = "Path that is answered."},
     OPTION_NO_EFFECT("check_collector_pipeline", "As in the Collector."),
     OPTION_UNSUPPORTED("tls"),
@@ -56,12 +62,13 @@ static void on_message(void *arg, struct http_request *r)
     struct tm tm;
     gmtime_r(&s, &tm);
     strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    int n = self->is_up
-                ? snprintf(body, sizeof(body),
-                           "{\"status\":\"Server available\",\"upSince\":\"%s\",\"uptime\":\"%" PRIu64
-                           ".%03" PRIu64 "s\"}",
-                           since, up_ms / 1000, up_ms % 1000)
-                : snprintf(body, sizeof(body), "{\"status\":\"Server not available\"}");
+    int n =
+        self->is_up
+            ? snprintf(body, sizeof(body),
+                       "{\"status\":\"Server available\",\"upSince\":\"%s\",\"uptime\":\"%" PRIu64
+                       ".%03" PRIu64 "s\"}",
+                       since, up_ms / 1000, up_ms % 1000)
+            : snprintf(body, sizeof(body), "{\"status\":\"Server not available\"}");
     struct http_response resp = {.status = self->is_up ? 200 : 503,
                                  .headers = &type,
                                  .n_headers = 1,

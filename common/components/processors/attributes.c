@@ -17,7 +17,15 @@
 #include "common/otlp/encode.h"
 #include "common/pipeline/node.h"
 
-enum action_kind { ACT_INSERT, ACT_UPDATE, ACT_UPSERT, ACT_DELETE, ACT_HASH, ACT_EXTRACT, ACT_CONVERT };
+enum action_kind {
+    ACT_INSERT,
+    ACT_UPDATE,
+    ACT_UPSERT,
+    ACT_DELETE,
+    ACT_HASH,
+    ACT_EXTRACT,
+    ACT_CONVERT
+};
 static const char *const action_names[] = {"insert", "update",  "upsert",  "delete",
                                            "hash",   "extract", "convert", NULL};
 enum converted_type { TO_NONE, TO_INT, TO_DOUBLE, TO_STRING };
@@ -35,40 +43,63 @@ struct attributes_config {
 };
 
 static const struct option action_options[] = {
-    {.key = "key", .type = OPT_STRING, .offset = offsetof(struct action_config, key),
+    {.key = "key",
+     .type = OPT_STRING,
+     .offset = offsetof(struct action_config, key),
      .help = "Attribute to act upon."},
-    {.key = "action", .type = OPT_ENUM, .offset = offsetof(struct action_config, action),
-     .names = action_names, .flags = OPT_REQUIRED,
+    {.key = "action",
+     .type = OPT_ENUM,
+     .offset = offsetof(struct action_config, action),
+     .names = action_names,
+     .flags = OPT_REQUIRED,
      .help = "insert adds where the key is missing, update changes where it is there, upsert does "
              "both; delete; hash replaces the value by its SHA-256; extract sets one attribute per "
              "named group of pattern; convert changes the type."},
-    {.key = "value", .type = OPT_ANY, .offset = offsetof(struct action_config, value),
+    {.key = "value",
+     .type = OPT_ANY,
+     .offset = offsetof(struct action_config, value),
      .help = "Value for insert, update and upsert."},
-    {.key = "from_attribute", .type = OPT_STRING,
+    {.key = "from_attribute",
+     .type = OPT_STRING,
      .offset = offsetof(struct action_config, from_attribute),
      .help = "Attribute whose value is taken; nothing happens where it is missing."},
-    {.key = "default_value", .type = OPT_ANY,
+    {.key = "default_value",
+     .type = OPT_ANY,
      .offset = offsetof(struct action_config, default_value),
      .help = "Value where from_attribute is missing."},
-    {.key = "pattern", .type = OPT_STRING, .offset = offsetof(struct action_config, pattern),
+    {.key = "pattern",
+     .type = OPT_STRING,
+     .offset = offsetof(struct action_config, pattern),
      .help = "Regular expression: of keys for delete and hash, of the value for extract."},
-    {.key = "converted_type", .type = OPT_ENUM,
-     .offset = offsetof(struct action_config, converted_type), .names = converted_types,
+    {.key = "converted_type",
+     .type = OPT_ENUM,
+     .offset = offsetof(struct action_config, converted_type),
+     .names = converted_types,
      .help = "Type for convert."},
     OPTION_UNSUPPORTED("from_context"),
     OPTION_END,
 };
 
 static const struct option attributes_options[] = {
-    {.key = "actions", .type = OPT_LIST, .offset = offsetof(struct attributes_config, actions),
-     .sub = action_options, .elem_size = sizeof(struct action_config), .flags = OPT_REQUIRED,
+    {.key = "actions",
+     .type = OPT_LIST,
+     .offset = offsetof(struct attributes_config, actions),
+     .sub = action_options,
+     .elem_size = sizeof(struct action_config),
+     .flags = OPT_REQUIRED,
      .help = "What is done, in this order."},
-    {.key = "include", .type = OPT_STRUCT, .offset = offsetof(struct attributes_config, include),
-     .sub = match_options, .presence = OPT_OFF_NONE,
+    {.key = "include",
+     .type = OPT_STRUCT,
+     .offset = offsetof(struct attributes_config, include),
+     .sub = match_options,
+     .presence = OPT_OFF_NONE,
      .on_offset = offsetof(struct attributes_config, include) + offsetof(struct match_config, on),
      .help = "Only what matches is touched."},
-    {.key = "exclude", .type = OPT_STRUCT, .offset = offsetof(struct attributes_config, exclude),
-     .sub = match_options, .presence = OPT_OFF_NONE,
+    {.key = "exclude",
+     .type = OPT_STRUCT,
+     .offset = offsetof(struct attributes_config, exclude),
+     .sub = match_options,
+     .presence = OPT_OFF_NONE,
      .on_offset = offsetof(struct attributes_config, exclude) + offsetof(struct match_config, on),
      .help = "What matches is left alone; looked at after include."},
     OPTION_END,
@@ -382,8 +413,8 @@ static void act_convert(const struct action *a, struct edit *e, struct edit_at a
 
 typedef void action_fn(const struct action *a, struct edit *e, struct edit_at at);
 static action_fn *const action_fns[] = {
-    [ACT_INSERT] = act_set,  [ACT_UPDATE] = act_set,      [ACT_UPSERT] = act_set,
-    [ACT_DELETE] = act_delete, [ACT_HASH] = act_hash,     [ACT_EXTRACT] = act_extract,
+    [ACT_INSERT] = act_set,      [ACT_UPDATE] = act_set, [ACT_UPSERT] = act_set,
+    [ACT_DELETE] = act_delete,   [ACT_HASH] = act_hash,  [ACT_EXTRACT] = act_extract,
     [ACT_CONVERT] = act_convert,
 };
 

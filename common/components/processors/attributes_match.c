@@ -13,41 +13,66 @@ static const char *const match_types[] = {"", "strict", "regexp", NULL};
 enum { SPAN_KIND_FIELD = 6, SPAN_NAME_FIELD = 5, LOG_SEVERITY_TEXT = 3, LOG_BODY = 5 };
 
 static const struct option attribute_options[] = {
-    {.key = "key", .type = OPT_STRING, .offset = offsetof(struct match_attribute, key),
-     .flags = OPT_REQUIRED, .help = "Attribute to look at."},
-    {.key = "value", .type = OPT_ANY, .offset = offsetof(struct match_attribute, value),
+    {.key = "key",
+     .type = OPT_STRING,
+     .offset = offsetof(struct match_attribute, key),
+     .flags = OPT_REQUIRED,
+     .help = "Attribute to look at."},
+    {.key = "value",
+     .type = OPT_ANY,
+     .offset = offsetof(struct match_attribute, value),
      .help = "Value it must have; without it the key's presence is enough."},
     OPTION_END,
 };
 
 static const struct option library_options[] = {
-    {.key = "name", .type = OPT_STRING, .offset = offsetof(struct match_library, name),
-     .flags = OPT_REQUIRED, .help = "Name of the instrumentation scope."},
-    {.key = "version", .type = OPT_ANY, .offset = offsetof(struct match_library, version),
+    {.key = "name",
+     .type = OPT_STRING,
+     .offset = offsetof(struct match_library, name),
+     .flags = OPT_REQUIRED,
+     .help = "Name of the instrumentation scope."},
+    {.key = "version",
+     .type = OPT_ANY,
+     .offset = offsetof(struct match_library, version),
      .help = "Its version; without it any version matches."},
     OPTION_END,
 };
 
 #define LISTED(k, field, text)                                                                     \
-    {.key = k, .type = OPT_STRINGS, .offset = offsetof(struct match_config, field), .help = text}
+    {                                                                                              \
+        .key = k, .type = OPT_STRINGS, .offset = offsetof(struct match_config, field),             \
+        .help = text                                                                               \
+    }
 
 const struct option match_options[] = {
-    {.key = "match_type", .type = OPT_ENUM, .offset = offsetof(struct match_config, match_type),
-     .names = match_types, .flags = OPT_REQUIRED,
+    {.key = "match_type",
+     .type = OPT_ENUM,
+     .offset = offsetof(struct match_config, match_type),
+     .names = match_types,
+     .flags = OPT_REQUIRED,
      .help = "strict compares whole values, regexp searches with a regular expression."},
     LISTED("services", services, "Values of the resource attribute service.name."),
     LISTED("span_names", span_names, "Names of spans."),
     LISTED("span_kinds", span_kinds, "Kinds of spans: SPAN_KIND_SERVER and so on."),
     LISTED("log_bodies", log_bodies, "Bodies of log records, as text."),
     LISTED("log_severity_texts", log_severity_texts, "Severity texts of log records."),
-    {.key = "attributes", .type = OPT_LIST, .offset = offsetof(struct match_config, attributes),
-     .sub = attribute_options, .elem_size = sizeof(struct match_attribute),
+    {.key = "attributes",
+     .type = OPT_LIST,
+     .offset = offsetof(struct match_config, attributes),
+     .sub = attribute_options,
+     .elem_size = sizeof(struct match_attribute),
      .help = "Attributes of the span or log record; all must match."},
-    {.key = "resources", .type = OPT_LIST, .offset = offsetof(struct match_config, resources),
-     .sub = attribute_options, .elem_size = sizeof(struct match_attribute),
+    {.key = "resources",
+     .type = OPT_LIST,
+     .offset = offsetof(struct match_config, resources),
+     .sub = attribute_options,
+     .elem_size = sizeof(struct match_attribute),
      .help = "Attributes of the resource; all must match."},
-    {.key = "libraries", .type = OPT_LIST, .offset = offsetof(struct match_config, libraries),
-     .sub = library_options, .elem_size = sizeof(struct match_library),
+    {.key = "libraries",
+     .type = OPT_LIST,
+     .offset = offsetof(struct match_config, libraries),
+     .sub = library_options,
+     .elem_size = sizeof(struct match_library),
      .help = "Instrumentation scopes, alternatives of each other."},
     OPTION_END,
 };
@@ -290,8 +315,7 @@ static bool own_fields_test(const struct matcher *m, struct str body)
 {
     if (m->signal == SIGNAL_TRACES)
         return patterns_test(&m->span_names, message_bytes(body, SPAN_NAME_FIELD)) &&
-               patterns_test(&m->span_kinds,
-                             span_kind_name(message_u64(body, SPAN_KIND_FIELD, 0)));
+               patterns_test(&m->span_kinds, span_kind_name(message_u64(body, SPAN_KIND_FIELD, 0)));
     if (!patterns_test(&m->log_severity_texts, message_bytes(body, LOG_SEVERITY_TEXT)))
         return false;
     if (m->log_bodies.n == 0)

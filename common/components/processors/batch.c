@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * batch: collects items until there are send_batch_size of them or `timeout` has passed, and sends them
- * as one. One state for the process: all loops add to the same batch, as every number in a
+ * batch: collects items until there are send_batch_size of them or `timeout` has passed, and sends
+ * them as one. One state for the process: all loops add to the same batch, as every number in a
  * configuration holds for the process. Senders get success at insertion.
  */
 #include <errno.h>
@@ -20,11 +20,20 @@ struct batch_config {
 
 #define AT(field) offsetof(struct batch_config, field)
 static const struct option batch_options[] = {
-    {.key = "send_batch_size", .type = OPT_UINT, .offset = AT(send_batch_size), .def = "8192",
+    {.key = "send_batch_size",
+     .type = OPT_UINT,
+     .offset = AT(send_batch_size),
+     .def = "8192",
      .help = "Number of spans, data points or log records at which a batch is sent."},
-    {.key = "timeout", .type = OPT_DURATION, .offset = AT(timeout_ns), .def = "200ms",
+    {.key = "timeout",
+     .type = OPT_DURATION,
+     .offset = AT(timeout_ns),
+     .def = "200ms",
      .help = "Time after which a batch is sent whatever its size; 0 = at once."},
-    {.key = "send_batch_max_size", .type = OPT_UINT, .offset = AT(send_batch_max_size), .def = "0",
+    {.key = "send_batch_max_size",
+     .type = OPT_UINT,
+     .offset = AT(send_batch_max_size),
+     .def = "0",
      .help = "Largest batch; larger ones are split. 0 = no bound."},
     OPTION_UNSUPPORTED("metadata_keys"),
     OPTION_UNSUPPORTED("metadata_cardinality_limit"),
@@ -46,18 +55,30 @@ struct batcher {
     struct series *by_size, *by_timeout, *sizes;
 };
 
-static const double size_bounds[] = {10,    25,    50,    75,    100,   250,    500,    750,  1000,
-                                     2000,  3000,  4000,  5000,  6000,  7000,   8000,   9000, 10000,
-                                     20000, 30000, 50000, 100000};
-static const struct metric_desc by_size_desc = {
-    "processor_batch_batch_size_trigger_send", "Batches sent because of their size.", "{times}",
-    METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
-static const struct metric_desc by_timeout_desc = {
-    "processor_batch_timeout_trigger_send", "Batches sent because of the timeout.", "{times}",
-    METRIC_KIND_COUNTER, LEVEL_NORMAL, NULL, 0};
-static const struct metric_desc sizes_desc = {
-    "processor_batch_batch_send_size", "Items in the batches that were sent.", "{units}",
-    METRIC_KIND_HISTOGRAM, LEVEL_NORMAL, size_bounds, ARRAY_LEN(size_bounds)};
+static const double size_bounds[] = {10,   25,    50,    75,    100,   250,   500,  750,
+                                     1000, 2000,  3000,  4000,  5000,  6000,  7000, 8000,
+                                     9000, 10000, 20000, 30000, 50000, 100000};
+static const struct metric_desc by_size_desc = {"processor_batch_batch_size_trigger_send",
+                                                "Batches sent because of their size.",
+                                                "{times}",
+                                                METRIC_KIND_COUNTER,
+                                                LEVEL_NORMAL,
+                                                NULL,
+                                                0};
+static const struct metric_desc by_timeout_desc = {"processor_batch_timeout_trigger_send",
+                                                   "Batches sent because of the timeout.",
+                                                   "{times}",
+                                                   METRIC_KIND_COUNTER,
+                                                   LEVEL_NORMAL,
+                                                   NULL,
+                                                   0};
+static const struct metric_desc sizes_desc = {"processor_batch_batch_send_size",
+                                              "Items in the batches that were sent.",
+                                              "{units}",
+                                              METRIC_KIND_HISTOGRAM,
+                                              LEVEL_NORMAL,
+                                              size_bounds,
+                                              ARRAY_LEN(size_bounds)};
 
 static int batch_validate(const void *config, struct err *e)
 {
@@ -182,8 +203,8 @@ static void batch_consume(struct instance *in, struct batch *b, struct ack *a)
         self->since_ns = clock_mono_ns();
     self->parts[self->n++] = b;
     self->items += b->items;
-    bool full = self->items >= self->c->send_batch_size || self->n == MAX_PARTS ||
-                self->c->timeout_ns == 0;
+    bool full =
+        self->items >= self->c->send_batch_size || self->n == MAX_PARTS || self->c->timeout_ns == 0;
     if (full)
         parts = take_parts(self, &n);
     pthread_mutex_unlock(&self->lock);

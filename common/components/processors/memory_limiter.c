@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * memory_limiter: sets the marks that the receivers above it ask before they take a message in. Nothing
- * is refused here: what has been read is let through, what cannot be read waits in the sender, and is
- * answered UNAVAILABLE when that takes too long.
+ * memory_limiter: sets the marks that the receivers above it ask before they take a message in.
+ * Nothing is refused here: what has been read is let through, what cannot be read waits in the
+ * sender, and is answered UNAVAILABLE when that takes too long.
  */
 #include <errno.h>
 
@@ -15,18 +15,40 @@ struct memory_limiter_config {
 
 #define AT(field) offsetof(struct memory_limiter_config, field)
 #define GC_KEY(k)                                                                                  \
-    {.key = k, .type = OPT_TREE, .flags = OPT_NO_EFFECT, .help = "There is no garbage collector."}
+    {                                                                                              \
+        .key = k, .type = OPT_TREE, .flags = OPT_NO_EFFECT,                                        \
+        .help = "There is no garbage collector."                                                   \
+    }
 static const struct option memory_limiter_options[] = {
-    {.key = "check_interval", .type = OPT_DURATION, .offset = AT(check_interval_ns), .def = "0s",
+    {.key = "check_interval",
+     .type = OPT_DURATION,
+     .offset = AT(check_interval_ns),
+     .def = "0s",
      .help = "Must be above zero, as in the Collector; here every message is checked."},
-    {.key = "limit_mib", .type = OPT_UINT, .offset = AT(limit_mib), .def = "0",
+    {.key = "limit_mib",
+     .type = OPT_UINT,
+     .offset = AT(limit_mib),
+     .def = "0",
      .help = "Hard limit in MiB."},
-    {.key = "spike_limit_mib", .type = OPT_UINT, .offset = AT(spike_limit_mib), .def = "0",
+    {.key = "spike_limit_mib",
+     .type = OPT_UINT,
+     .offset = AT(spike_limit_mib),
+     .def = "0",
      .help = "Soft limit = limit - spike; 0 = 20 % of the limit."},
-    {.key = "limit_percentage", .type = OPT_UINT, .offset = AT(limit_percentage), .def = "0",
-     .min = 0, .max = 100, .help = "Hard limit in percent of the memory granted."},
-    {.key = "spike_limit_percentage", .type = OPT_UINT, .offset = AT(spike_limit_percentage),
-     .def = "0", .min = 0, .max = 100, .help = "Spike in percent of the memory granted."},
+    {.key = "limit_percentage",
+     .type = OPT_UINT,
+     .offset = AT(limit_percentage),
+     .def = "0",
+     .min = 0,
+     .max = 100,
+     .help = "Hard limit in percent of the memory granted."},
+    {.key = "spike_limit_percentage",
+     .type = OPT_UINT,
+     .offset = AT(spike_limit_percentage),
+     .def = "0",
+     .min = 0,
+     .max = 100,
+     .help = "Spike in percent of the memory granted."},
     GC_KEY("min_gc_interval_when_soft_limited"),
     GC_KEY("min_gc_interval_when_hard_limited"),
     GC_KEY("max_gc_interval_when_soft_limited"),

@@ -6,8 +6,8 @@
  *                                                                                         │
  *   answer ◄──────────────────────── worst verdict of all branches ◄──────────────────────┘
  *
- * The servers belong to the core, which outlives generations: a reload that leaves the endpoints as they
- * are hands the core to the new instance, and no connection notices.
+ * The servers belong to the core, which outlives generations: a reload that leaves the endpoints as
+ * they are hands the core to the new instance, and no connection notices.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -42,10 +42,17 @@ struct otlp_config {
 
 #define TLS_AT(field) offsetof(struct server_tls, field)
 static const struct option tls_options[] = {
-    {.key = "cert_file", .type = OPT_STRING, .offset = TLS_AT(cert_file),
+    {.key = "cert_file",
+     .type = OPT_STRING,
+     .offset = TLS_AT(cert_file),
      .help = "Certificate chain, PEM."},
-    {.key = "key_file", .type = OPT_STRING, .offset = TLS_AT(key_file), .help = "Private key, PEM."},
-    {.key = "ca_file", .type = OPT_STRING, .offset = TLS_AT(ca_file),
+    {.key = "key_file",
+     .type = OPT_STRING,
+     .offset = TLS_AT(key_file),
+     .help = "Private key, PEM."},
+    {.key = "ca_file",
+     .type = OPT_STRING,
+     .offset = TLS_AT(ca_file),
      .help = "Certificates of authorities, PEM."},
     OPTION_UNSUPPORTED("client_ca_file"),
     OPTION_UNSUPPORTED("client_ca_file_reload"),
@@ -67,16 +74,38 @@ static const char *const transports[] = {"tcp", NULL};
 
 #define AT(field) offsetof(struct protocol_config, field)
 static const struct option grpc_options[] = {
-    {.key = "endpoint", .type = OPT_ENDPOINT, .offset = AT(endpoint), .def = "localhost:4317",
+    {.key = "endpoint",
+     .type = OPT_ENDPOINT,
+     .offset = AT(endpoint),
+     .def = "localhost:4317",
      .help = "Address to listen on."},
-    {.key = "transport", .type = OPT_ENUM, .offset = AT(transport), .names = transports,
-     .def = "tcp", .help = "Only tcp."},
-    {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = tls_options,
-     .presence = OPT_OFF_NONE, .on_offset = AT(tls) + TLS_AT(on), .help = "Serve with TLS."},
-    {.key = "max_recv_msg_size_mib", .type = OPT_UINT, .offset = AT(max_recv_msg_size_mib),
-     .def = "0", .min = 0, .max = 1024, .help = "Largest message; 0 = 4 MiB."},
-    {.key = "max_concurrent_streams", .type = OPT_UINT, .offset = AT(max_concurrent_streams),
-     .def = "0", .min = 0, .max = 65535, .help = "Requests at a time on a connection; 0 = 100."},
+    {.key = "transport",
+     .type = OPT_ENUM,
+     .offset = AT(transport),
+     .names = transports,
+     .def = "tcp",
+     .help = "Only tcp."},
+    {.key = "tls",
+     .type = OPT_STRUCT,
+     .offset = AT(tls),
+     .sub = tls_options,
+     .presence = OPT_OFF_NONE,
+     .on_offset = AT(tls) + TLS_AT(on),
+     .help = "Serve with TLS."},
+    {.key = "max_recv_msg_size_mib",
+     .type = OPT_UINT,
+     .offset = AT(max_recv_msg_size_mib),
+     .def = "0",
+     .min = 0,
+     .max = 1024,
+     .help = "Largest message; 0 = 4 MiB."},
+    {.key = "max_concurrent_streams",
+     .type = OPT_UINT,
+     .offset = AT(max_concurrent_streams),
+     .def = "0",
+     .min = 0,
+     .max = 65535,
+     .help = "Requests at a time on a connection; 0 = 100."},
     OPTION_NO_EFFECT("read_buffer_size", "Buffers are shared by all connections of a loop."),
     OPTION_NO_EFFECT("write_buffer_size", "Buffers are shared by all connections of a loop."),
     OPTION_NO_EFFECT("include_metadata", "No component reads it."),
@@ -87,19 +116,40 @@ static const struct option grpc_options[] = {
 };
 
 static const struct option http_options[] = {
-    {.key = "endpoint", .type = OPT_ENDPOINT, .offset = AT(endpoint), .def = "localhost:4318",
+    {.key = "endpoint",
+     .type = OPT_ENDPOINT,
+     .offset = AT(endpoint),
+     .def = "localhost:4318",
      .help = "Address to listen on."},
-    {.key = "tls", .type = OPT_STRUCT, .offset = AT(tls), .sub = tls_options,
-     .presence = OPT_OFF_NONE, .on_offset = AT(tls) + TLS_AT(on), .help = "Serve with TLS."},
-    {.key = "max_request_body_size", .type = OPT_UINT, .offset = AT(max_request_body_size),
-     .def = "20971520", .min = 0, .max = 1 << 30,
+    {.key = "tls",
+     .type = OPT_STRUCT,
+     .offset = AT(tls),
+     .sub = tls_options,
+     .presence = OPT_OFF_NONE,
+     .on_offset = AT(tls) + TLS_AT(on),
+     .help = "Serve with TLS."},
+    {.key = "max_request_body_size",
+     .type = OPT_UINT,
+     .offset = AT(max_request_body_size),
+     .def = "20971520",
+     .min = 0,
+     .max = 1 << 30,
      .help = "Largest body in bytes, as received and after decompression; 0 = 20 MiB."},
-    {.key = "traces_url_path", .type = OPT_STRING, .offset = AT(paths[SIGNAL_TRACES]),
-     .def = "/v1/traces", .help = "Path for traces."},
-    {.key = "metrics_url_path", .type = OPT_STRING, .offset = AT(paths[SIGNAL_METRICS]),
-     .def = "/v1/metrics", .help = "Path for metrics."},
-    {.key = "logs_url_path", .type = OPT_STRING, .offset = AT(paths[SIGNAL_LOGS]),
-     .def = "/v1/logs", .help = "Path for logs."},
+    {.key = "traces_url_path",
+     .type = OPT_STRING,
+     .offset = AT(paths[SIGNAL_TRACES]),
+     .def = "/v1/traces",
+     .help = "Path for traces."},
+    {.key = "metrics_url_path",
+     .type = OPT_STRING,
+     .offset = AT(paths[SIGNAL_METRICS]),
+     .def = "/v1/metrics",
+     .help = "Path for metrics."},
+    {.key = "logs_url_path",
+     .type = OPT_STRING,
+     .offset = AT(paths[SIGNAL_LOGS]),
+     .def = "/v1/logs",
+     .help = "Path for logs."},
     OPTION_NO_EFFECT("include_metadata", "No component reads it."),
     OPTION_UNSUPPORTED("cors"),
     OPTION_UNSUPPORTED("auth"),
@@ -115,18 +165,30 @@ static const struct option http_options[] = {
 };
 
 static const struct option protocols_options[] = {
-    {.key = "grpc", .type = OPT_STRUCT, .offset = offsetof(struct otlp_config, grpc),
-     .sub = grpc_options, .presence = OPT_OFF_DEFAULT,
-     .on_offset = offsetof(struct otlp_config, grpc) + AT(on), .help = "OTLP over gRPC."},
-    {.key = "http", .type = OPT_STRUCT, .offset = offsetof(struct otlp_config, http),
-     .sub = http_options, .presence = OPT_OFF_DEFAULT,
-     .on_offset = offsetof(struct otlp_config, http) + AT(on), .help = "OTLP over HTTP."},
+    {.key = "grpc",
+     .type = OPT_STRUCT,
+     .offset = offsetof(struct otlp_config, grpc),
+     .sub = grpc_options,
+     .presence = OPT_OFF_DEFAULT,
+     .on_offset = offsetof(struct otlp_config, grpc) + AT(on),
+     .help = "OTLP over gRPC."},
+    {.key = "http",
+     .type = OPT_STRUCT,
+     .offset = offsetof(struct otlp_config, http),
+     .sub = http_options,
+     .presence = OPT_OFF_DEFAULT,
+     .on_offset = offsetof(struct otlp_config, http) + AT(on),
+     .help = "OTLP over HTTP."},
     OPTION_END,
 };
 
 static const struct option otlp_options[] = {
-    {.key = "protocols", .type = OPT_STRUCT, .offset = 0, .sub = protocols_options,
-     .flags = OPT_REQUIRED, .help = "Which of grpc and http are served; at least one."},
+    {.key = "protocols",
+     .type = OPT_STRUCT,
+     .offset = 0,
+     .sub = protocols_options,
+     .flags = OPT_REQUIRED,
+     .help = "Which of grpc and http are served; at least one."},
     OPTION_END,
 };
 
@@ -358,9 +420,10 @@ static int take_message(struct side *side, struct http_request *r, struct messag
         *code = GRPC_RESOURCE_EXHAUSTED;
     if (d == -ENOMEM)
         *code = GRPC_UNAVAILABLE;
-    return err_set(e, d, d == -E2BIG ? "decompressed message is larger than max"
-                         : d == -ENOMEM ? "out of memory"
-                                        : "malformed compressed body");
+    return err_set(e, d,
+                   d == -E2BIG    ? "decompressed message is larger than max"
+                   : d == -ENOMEM ? "out of memory"
+                                  : "malformed compressed body");
 }
 
 static void on_verdict(void *arg, const struct verdict *v)
@@ -378,7 +441,9 @@ static void on_verdict(void *arg, const struct verdict *v)
         answer_ok(side, request);
         return;
     }
-    int code = v->grpc_code ? v->grpc_code : v->status == ACK_PERMANENT ? GRPC_INTERNAL : GRPC_UNAVAILABLE;
+    int code = v->grpc_code                 ? v->grpc_code
+               : v->status == ACK_PERMANENT ? GRPC_INTERNAL
+                                            : GRPC_UNAVAILABLE;
     answer_error(side, request, code, v->reason ? v->reason : "", v->retry_after_ms);
 }
 
@@ -407,7 +472,8 @@ static void on_message(void *arg, struct http_request *r)
     if (refuse_head(side, r, &signal))
         return;
     if (r->deadline_ns && clock_mono_ns() > r->deadline_ns) {
-        answer_error(side, r, GRPC_DEADLINE_EXCEEDED, "deadline exceeded before the request was taken", 0);
+        answer_error(side, r, GRPC_DEADLINE_EXCEEDED,
+                     "deadline exceeded before the request was taken", 0);
         return;
     }
     if (take_message(side, r, &m, &code, &e)) {
@@ -501,12 +567,19 @@ static const struct metric_desc *item_desc(bool accepted, enum signal s)
 {
     static const struct metric_desc descs[2][SIGNAL_COUNT] = {
 #define DESC(n, h, u) {n, h, u, METRIC_KIND_COUNTER, LEVEL_BASIC, NULL, 0}
-        {DESC("receiver_refused_spans", "Number of spans that could not be pushed into the pipeline.", "{spans}"),
-         DESC("receiver_refused_metric_points", "Number of metric points that could not be pushed into the pipeline.", "{datapoints}"),
-         DESC("receiver_refused_log_records", "Number of log records that could not be pushed into the pipeline.", "{records}")},
-        {DESC("receiver_accepted_spans", "Number of spans successfully pushed into the pipeline.", "{spans}"),
-         DESC("receiver_accepted_metric_points", "Number of metric points successfully pushed into the pipeline.", "{datapoints}"),
-         DESC("receiver_accepted_log_records", "Number of log records successfully pushed into the pipeline.", "{records}")},
+        {DESC("receiver_refused_spans",
+              "Number of spans that could not be pushed into the pipeline.", "{spans}"),
+         DESC("receiver_refused_metric_points",
+              "Number of metric points that could not be pushed into the pipeline.",
+              "{datapoints}"),
+         DESC("receiver_refused_log_records",
+              "Number of log records that could not be pushed into the pipeline.", "{records}")},
+        {DESC("receiver_accepted_spans", "Number of spans successfully pushed into the pipeline.",
+              "{spans}"),
+         DESC("receiver_accepted_metric_points",
+              "Number of metric points successfully pushed into the pipeline.", "{datapoints}"),
+         DESC("receiver_accepted_log_records",
+              "Number of log records successfully pushed into the pipeline.", "{records}")},
 #undef DESC
     };
     return &descs[accepted][s];

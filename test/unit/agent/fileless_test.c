@@ -13,10 +13,12 @@
 static void clear(void)
 {
     static const char *const names[] = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL",
-        "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_METRICS_EXPORTER",
-        "OTEL_TRACES_EXPORTER", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
-        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_INSECURE"};
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_TIMEOUT",  "OTEL_METRICS_EXPORTER",
+        "OTEL_TRACES_EXPORTER",        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_INSECURE"};
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++)
         unsetenv(names[i]);
@@ -60,7 +62,8 @@ static void grpc_by_port(void **ctx)
     y = fileless_config(&e);
     HAS(y, "ports: ['8080', '8443']");
     HAS(y, "executables: ['*/nginx']");
-    HAS(y, "  otlp_grpc/traces:\n    endpoint: 'https://gw:4317'\n    tls:\n      insecure: false\n");
+    HAS(y,
+        "  otlp_grpc/traces:\n    endpoint: 'https://gw:4317'\n    tls:\n      insecure: false\n");
     HAS(y, "headers: {'api-key': 'a b$$c''d', 'x': '1'}");
     HAS(y, "timeout: 2500ms");
     HAS(y, "service_name: 'shop'");

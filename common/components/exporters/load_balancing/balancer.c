@@ -22,8 +22,8 @@ enum { SWEEP_MS = 100 };
 /*
  * A backend:
  *
- *   backend_new ─► serving ─► (left the list) leaving: diverted, stopping ─► stopped ─► freed by the
- *                                             sweep once no set and no part holds it
+ *   backend_new ─► serving ─► (left the list) leaving: diverted, stopping ─► stopped ─► freed by
+ * the sweep once no set and no part holds it
  */
 struct backend {
     unsigned magic;
@@ -297,7 +297,8 @@ static bool deliver_some(struct balancer *lb, struct backend *be, struct batch *
     return false;
 }
 
-/* Metrics without service.name belong nowhere: as in the Collector they are dropped, and it is said. */
+/* Metrics without service.name belong nowhere: as in the Collector they are dropped, and it is
+ * said. */
 static void drop_strays(struct balancer *lb, const struct route *r, const struct batch *b,
                         struct ack *a)
 {
@@ -394,8 +395,7 @@ static void divert(void *arg, struct batch *b, struct ack *a)
 
 static struct backend *find_backend(const struct balancer *lb, const char *endpoint)
 {
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         if (!be->is_leaving && strcmp(be->endpoint, endpoint) == 0)
             return be;
@@ -457,8 +457,7 @@ void balancer_set_endpoints(struct balancer *lb, const char *const *endpoints, s
     pthread_mutex_lock(&lb->lock);
     lb->set = now;
     pthread_mutex_unlock(&lb->lock);
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         if (!be->is_leaving && !set_has(now, be))
             leave(lb, be);
@@ -480,11 +479,10 @@ bool balancer_has_list(const struct balancer *lb)
 /* Frees what has left for good. A sweep passes between seeing it stopped and freeing it. */
 static void sweep_backends(struct balancer *lb)
 {
-    LIST_EACH_SAFE(it, next, &lb->backends)
-    {
+    LIST_EACH_SAFE (it, next, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
-        bool idle = be->is_leaving && atomic_load(&be->node.is_stopped) &&
-                    atomic_load(&be->refs) == 1;
+        bool idle =
+            be->is_leaving && atomic_load(&be->node.is_stopped) && atomic_load(&be->refs) == 1;
         be->idle_sweeps = idle ? be->idle_sweeps + 1 : 0;
         if (be->idle_sweeps < 2)
             continue;
@@ -499,15 +497,13 @@ static void sweep_backends(struct balancer *lb)
 static bool go_on_stopping(struct balancer *lb)
 {
     bool all = true;
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         all = all && (!be->is_leaving || atomic_load(&be->node.is_stopped));
     }
     if (!all)
         return false;
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         if (!be->is_stopping) {
             be->is_stopping = true;
@@ -566,8 +562,7 @@ void balancer_adopt(struct balancer *lb, struct instance *in, const void *lb_con
     }
     lb->in = in;
     lb->lb_config = lb_config;
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         LIST_ENTRY(it, struct backend, link)->node.graph = node_of(in)->graph;
     }
     pthread_mutex_unlock(&lb->gate_lock);
@@ -577,8 +572,7 @@ uint64_t balancer_held(struct balancer *lb)
 {
     uint64_t held = 0;
     pthread_mutex_lock(&lb->lock);
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         if (be->node.in.component->held)
             held += be->node.in.component->held(&be->node.in);
@@ -595,8 +589,7 @@ void balancer_stop(struct balancer *lb)
 
 void balancer_abandon(struct balancer *lb)
 {
-    LIST_EACH(it, &lb->backends)
-    {
+    LIST_EACH (it, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         if (!atomic_load(&be->node.is_stopped) && be->node.in.component->abandon)
             be->node.in.component->abandon(&be->node.in);
@@ -612,8 +605,7 @@ void balancer_free(struct balancer **p)
     if (lb->sweep)
         loop_timer_free(&lb->sweep);
     set_unref(lb->set);
-    LIST_EACH_SAFE(it, next, &lb->backends)
-    {
+    LIST_EACH_SAFE (it, next, &lb->backends) {
         struct backend *be = LIST_ENTRY(it, struct backend, link);
         list_remove(&be->link);
         backend_free(be);

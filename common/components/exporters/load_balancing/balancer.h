@@ -3,14 +3,14 @@
  * The balancer: a ring, a sub-exporter for each backend, and what happens when the list changes.
  *
  *   list changes ─► new set (ring, backends; those that stay are shared) ─► swapped in
- *                   backends that left: what waits in their queues is routed anew over the new set, so
- *                   is what a last attempt there gives back; then they stop and go
+ *                   backends that left: what waits in their queues is routed anew over the new set,
+ * so is what a last attempt there gives back; then they stop and go
  *
- * A set is immutable and counted; a batch under way holds its set and its backends. Delivery happens on
- * any loop, changes on loop 0 only.
+ * A set is immutable and counted; a batch under way holds its set and its backends. Delivery
+ * happens on any loop, changes on loop 0 only.
  *
- * One backend whose queue is full does not stop the others: what is its own is refused, retryably. Only
- * when all are full, or none is known yet, the balancer closes its entry.
+ * One backend whose queue is full does not stop the others: what is its own is refused, retryably.
+ * Only when all are full, or none is known yet, the balancer closes its entry.
  */
 #ifndef LOAD_BALANCING_BALANCER_H
 #define LOAD_BALANCING_BALANCER_H
@@ -23,11 +23,13 @@ struct balancer;
 /* How a backend's sub-exporter comes to be: the otlp_grpc exporter; tests put in another one. */
 struct balancer_sub {
     const struct component *component;
-    /* A configuration of component->config_size bytes for that host:port, to be freed with free(). */
+    /* A configuration of component->config_size bytes for that host:port, to be freed with free().
+     */
     void *(*config_for)(const void *lb_config, const char *endpoint);
     /*
-     * Makes the sub-exporter keep nothing from now on: what waits, what comes in and what an attempt
-     * gives back as retryable goes to fn. Any thread may call fn until the instance is freed.
+     * Makes the sub-exporter keep nothing from now on: what waits, what comes in and what an
+     * attempt gives back as retryable goes to fn. Any thread may call fn until the instance is
+     * freed.
      */
     void (*divert)(struct instance *sub, queue_divert_fn *fn, void *arg);
 };
@@ -43,8 +45,9 @@ void balancer_start(struct balancer *lb);
  */
 void balancer_adopt(struct balancer *lb, struct instance *in, const void *lb_config);
 /*
- * The list of backends as the resolver spells them (they are hashed so; ":4317" is added for dialling
- * where there is no port). An empty list and a list with an equal ring change nothing. Loop 0.
+ * The list of backends as the resolver spells them (they are hashed so; ":4317" is added for
+ * dialling where there is no port). An empty list and a list with an equal ring change nothing.
+ * Loop 0.
  */
 void balancer_set_endpoints(struct balancer *lb, const char *const *endpoints, size_t n);
 /* Whether there is a list already. Loop 0. */

@@ -26,25 +26,44 @@ static const char *const routing_keys[] = {"", "traceID", "service", NULL};
 
 #define AT(f) offsetof(struct lb_config, f)
 static const struct option protocol_options[] = {
-    {.key = "otlp", .type = OPT_STRUCT, .offset = AT(otlp), .sub = otlp_grpc_options,
+    {.key = "otlp",
+     .type = OPT_STRUCT,
+     .offset = AT(otlp),
+     .sub = otlp_grpc_options,
      .flags = OPT_TEMPLATE,
      .help = "Keys of the otlp_grpc exporter; endpoint is replaced by each backend's."},
     OPTION_END,
 };
 
 static const struct option load_balancing_options[] = {
-    {.key = "routing_key", .type = OPT_ENUM, .offset = AT(routing_key), .names = routing_keys,
-     .def = "", .help = "What stays together. Default: traceID for traces, service for the rest."},
-    {.key = "protocol", .type = OPT_STRUCT, .offset = 0, .sub = protocol_options,
+    {.key = "routing_key",
+     .type = OPT_ENUM,
+     .offset = AT(routing_key),
+     .names = routing_keys,
+     .def = "",
+     .help = "What stays together. Default: traceID for traces, service for the rest."},
+    {.key = "protocol",
+     .type = OPT_STRUCT,
+     .offset = 0,
+     .sub = protocol_options,
      .help = "How backends are spoken to."},
-    {.key = "resolver", .type = OPT_STRUCT, .offset = AT(resolver), .sub = resolver_options,
+    {.key = "resolver",
+     .type = OPT_STRUCT,
+     .offset = AT(resolver),
+     .sub = resolver_options,
      .help = "Where the list of backends comes from; exactly one."},
     {.key = "routing_attributes", .type = OPT_TREE, .flags = OPT_UNSUPPORTED},
-    {.key = "timeout", .type = OPT_TREE, .flags = OPT_UNSUPPORTED,
+    {.key = "timeout",
+     .type = OPT_TREE,
+     .flags = OPT_UNSUPPORTED,
      .help = "set it under protocol::otlp"},
-    {.key = "retry_on_failure", .type = OPT_TREE, .flags = OPT_UNSUPPORTED,
+    {.key = "retry_on_failure",
+     .type = OPT_TREE,
+     .flags = OPT_UNSUPPORTED,
      .help = "set it under protocol::otlp"},
-    {.key = "sending_queue", .type = OPT_TREE, .flags = OPT_UNSUPPORTED,
+    {.key = "sending_queue",
+     .type = OPT_TREE,
+     .flags = OPT_UNSUPPORTED,
      .help = "set it under protocol::otlp"},
     OPTION_END,
 };
@@ -124,8 +143,8 @@ static bool same_protocol(const struct lb_config *a, const struct lb_config *b)
 }
 
 /*
- * The balancer goes on, with its backends, queues and connections; start() gives it the new list, and
- * what waits for a backend that is not in it goes to others.
+ * The balancer goes on, with its backends, queues and connections; start() gives it the new list,
+ * and what waits for a backend that is not in it goes to others.
  */
 static bool lb_adopt(struct instance *in, struct instance *old)
 {
@@ -196,7 +215,8 @@ const struct component load_balancing_component = {
     .kind = KIND_EXPORTER,
     .name = "load_balancing",
     .aliases = old_names,
-    .help = "Spreads data over several backends so that each trace, or each service, is whole on one.",
+    .help =
+        "Spreads data over several backends so that each trace, or each service, is whole on one.",
     .signals = SIGNAL_ALL,
     .stability = STABILITY_BETA,
     .affinity = AFFINITY_PROCESS,

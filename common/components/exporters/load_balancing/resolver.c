@@ -3,8 +3,8 @@
  * The list of backends. A failed or empty DNS answer keeps the list that there is: a name server's
  * trouble must not take the backends away.
  *
- * Addresses are spelled as the Collector's dns resolver spells them, since the ring hashes that text:
- * "ip:port", IPv6 in brackets, without ":port" when the port is set to "".
+ * Addresses are spelled as the Collector's dns resolver spells them, since the ring hashes that
+ * text: "ip:port", IPv6 in brackets, without ":port" when the port is set to "".
  */
 #include "common/components/exporters/load_balancing/resolver.h"
 
@@ -32,29 +32,56 @@ struct resolver {
 
 #define AT(f) offsetof(struct resolver_config, f)
 static const struct option static_options[] = {
-    {.key = "hostnames", .type = OPT_STRINGS, .offset = AT(hostnames), .flags = OPT_REQUIRED,
+    {.key = "hostnames",
+     .type = OPT_STRINGS,
+     .offset = AT(hostnames),
+     .flags = OPT_REQUIRED,
      .help = "host or host:port; port 4317 where none is written."},
     OPTION_END,
 };
 
 static const struct option dns_options[] = {
-    {.key = "hostname", .type = OPT_STRING, .offset = AT(hostname), .flags = OPT_REQUIRED,
+    {.key = "hostname",
+     .type = OPT_STRING,
+     .offset = AT(hostname),
+     .flags = OPT_REQUIRED,
      .help = "Name whose A and AAAA records are the backends."},
-    {.key = "port", .type = OPT_STRING, .offset = AT(port), .def = "4317",
+    {.key = "port",
+     .type = OPT_STRING,
+     .offset = AT(port),
+     .def = "4317",
      .help = "Port of every backend."},
-    {.key = "interval", .type = OPT_DURATION, .offset = AT(interval_ns), .def = "5s",
+    {.key = "interval",
+     .type = OPT_DURATION,
+     .offset = AT(interval_ns),
+     .def = "5s",
      .help = "Time between two lookups."},
-    {.key = "timeout", .type = OPT_DURATION, .offset = AT(timeout_ns), .def = "1s",
+    {.key = "timeout",
+     .type = OPT_DURATION,
+     .offset = AT(timeout_ns),
+     .def = "1s",
      .help = "Time for one lookup."},
     OPTION_END,
 };
 
 const struct option resolver_options[] = {
-    {.key = "static", .type = OPT_STRUCT, .offset = 0, .sub = static_options,
-     .presence = OPT_OFF_NONE, .on_offset = AT(static_on), .help = "A fixed list."},
-    {.key = "dns", .type = OPT_STRUCT, .offset = 0, .sub = dns_options, .presence = OPT_OFF_NONE,
-     .on_offset = AT(dns_on), .help = "The addresses of a name, looked up again and again."},
-    {.key = "k8s", .type = OPT_TREE, .flags = OPT_UNSUPPORTED,
+    {.key = "static",
+     .type = OPT_STRUCT,
+     .offset = 0,
+     .sub = static_options,
+     .presence = OPT_OFF_NONE,
+     .on_offset = AT(static_on),
+     .help = "A fixed list."},
+    {.key = "dns",
+     .type = OPT_STRUCT,
+     .offset = 0,
+     .sub = dns_options,
+     .presence = OPT_OFF_NONE,
+     .on_offset = AT(dns_on),
+     .help = "The addresses of a name, looked up again and again."},
+    {.key = "k8s",
+     .type = OPT_TREE,
+     .flags = OPT_UNSUPPORTED,
      .help = "use dns with a headless service"},
     {.key = "aws_cloud_map", .type = OPT_TREE, .flags = OPT_UNSUPPORTED},
     OPTION_END,
@@ -110,7 +137,8 @@ static void on_answer(void *arg, const struct dns_answer *a)
     balancer_resolved(r->balancer, a->error == 0);
     if (a->error) {
         log_warn(&r->log, "failed to resolve %s: %s; %s", r->config->hostname, a->why,
-                 balancer_has_list(r->balancer) ? "the backends stay as they are" : "there is no backend yet");
+                 balancer_has_list(r->balancer) ? "the backends stay as they are"
+                                                : "there is no backend yet");
     } else {
         if (r->has_failed)
             log_info(&r->log, "%s is resolved again", r->config->hostname);
@@ -124,8 +152,8 @@ static void look_up(void *arg)
 {
     struct resolver *r = CAST_OBJ(struct resolver, arg, RESOLVER_MAGIC);
     uint64_t timeout = r->config->timeout_ns ? r->config->timeout_ns : NS_PER_S;
-    r->query = dns_lookup(loops_get(0), r->config->hostname, MAX(timeout / NS_PER_MS, 1u), on_answer,
-                          r);
+    r->query =
+        dns_lookup(loops_get(0), r->config->hostname, MAX(timeout / NS_PER_MS, 1u), on_answer, r);
 }
 
 void resolver_start(struct resolver **out, const struct resolver_config *c, struct balancer *lb,

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Routing keys, byte for byte as the Collector's load_balancing exporter (0.158) makes them, so that
- * ours and its balancers in front of the same backends agree:
+ * Routing keys, byte for byte as the Collector's load_balancing exporter (0.158) makes them, so
+ * that ours and its balancers in front of the same backends agree:
  *
  *   traces, traceID    the 16 bytes of the trace id
- *   traces, service    "service.name=" value "|"; looked up in resource, scope, span; value empty if
- *                      it is nowhere. The value is its text form.
- *   logs, traceID      the trace id as 32 hex digits; a record without one goes anywhere
- *   logs, service      service.name of the resource if it is a string, else ""
- *   metrics, service   the same; a resource without service.name has no owner and is dropped there
+ *   traces, service    "service.name=" value "|"; looked up in resource, scope, span; value empty
+ * if it is nowhere. The value is its text form. logs, traceID      the trace id as 32 hex digits; a
+ * record without one goes anywhere logs, service      service.name of the resource if it is a
+ * string, else "" metrics, service   the same; a resource without service.name has no owner and is
+ * dropped there
  *
  * One difference: for traces by service the Collector looks at the first span of a trace and scope
  * only, where neither resource nor scope have the attribute; here each span is looked at.
@@ -137,7 +137,8 @@ static void by_service(const struct batch *b, const struct ring *ring, uint32_t 
         bool found =
             envelope_attr_find(g->envelope, RESOURCE_ATTRIBUTES, STR("service.name"), &name);
         struct str key = found && name.type == ANY_STRING ? name.s : STR("");
-        uint32_t all = found || b->signal == SIGNAL_LOGS ? ring_owner(ring, key.p, key.n) : NO_OWNER;
+        uint32_t all =
+            found || b->signal == SIGNAL_LOGS ? ring_owner(ring, key.p, key.n) : NO_OWNER;
         for (uint32_t s = g->first_scope; s < g->first_scope + g->n_scopes; s++)
             fill_owner(&b->scopes[s], owner, all);
     }

@@ -9,8 +9,8 @@
 enum route_key { ROUTE_DEFAULT, ROUTE_TRACE_ID, ROUTE_SERVICE };
 
 /*
- * Records by owner: idx[begin[o] .. begin[o+1]) belong to ring endpoint o, in their order. What has no
- * owner (metrics without service.name) stands at idx[begin[n] .. n_records).
+ * Records by owner: idx[begin[o] .. begin[o+1]) belong to ring endpoint o, in their order. What has
+ * no owner (metrics without service.name) stands at idx[begin[n] .. n_records).
  */
 struct route {
     uint32_t n;      /* owners: ring_size */

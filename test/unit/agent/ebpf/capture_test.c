@@ -38,8 +38,12 @@ static void rig_init_at(struct rig *r, enum role role, bool joined, bool client_
                                 .resource = {"", "", "test"},
                                 .request = {query_sensitive_keys, client_spans},
                                 .max_series = 100};
-    struct open_record open = {.cookie = 7, .family = AF_INET, .role = role, .tgid = 4000000,
-                               .joined = joined, .netns = 1};
+    struct open_record open = {.cookie = 7,
+                               .family = AF_INET,
+                               .role = role,
+                               .tgid = 4000000,
+                               .joined = joined,
+                               .netns = 1};
     struct endpoint client = {.address = {10, 0, 0, 1}, .port = 40000};
     struct endpoint server = {.address = {10, 0, 0, 2}, .port = server_port};
 
@@ -109,9 +113,17 @@ static void drain(struct rig *r)
 static struct data_record record_of(struct rig *r, enum flow flow, const char *text, size_t n)
 {
     enum direction d = dir_for(r, flow);
-    struct data_record x = {.cookie = 7, .first_ns = r->now, .end_ns = r->now + 1000, .pos = r->pos[d],
-                            .other_pos = r->pos[!d], .len = (uint32_t)n, .head = text ? (uint32_t)n : 0,
-                            .bytes = (const uint8_t *)text, .tgid = 4000000, .tid = 4000000, .dir = d};
+    struct data_record x = {.cookie = 7,
+                            .first_ns = r->now,
+                            .end_ns = r->now + 1000,
+                            .pos = r->pos[d],
+                            .other_pos = r->pos[!d],
+                            .len = (uint32_t)n,
+                            .head = text ? (uint32_t)n : 0,
+                            .bytes = (const uint8_t *)text,
+                            .tgid = 4000000,
+                            .tid = 4000000,
+                            .dir = d};
 
     r->now += 10000;
     r->pos[d] += n;
@@ -185,7 +197,8 @@ static void keep_alive(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 2) {
+    BOTH(r, 2)
+    {
         for (int i = 0; i < 3; i++) {
             say(&r, FLOW_REQUEST, GET("/k"));
             say(&r, FLOW_RESPONSE, OK5);
@@ -199,7 +212,8 @@ static void pipelined(void **ctx)
     struct rig r;
     char req[4096], resp[4096], want[2048];
 
-    BOTH(r, 100) {
+    BOTH(r, 100)
+    {
         req[0] = resp[0] = want[0] = 0;
         for (int i = 0; i < 50; i++) {
             sprintf(req + strlen(req), "GET /%d HTTP/1.1\r\nHost: x\r\n\r\n", i);
@@ -216,23 +230,27 @@ static void methods_and_statuses(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 7) {
+    BOTH(r, 7)
+    {
         say(&r, FLOW_REQUEST, "HEAD /h HTTP/1.1\r\nHost: x\r\n\r\n");
         say(&r, FLOW_RESPONSE, "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n");
         say(&r, FLOW_REQUEST, "BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n");
         say(&r, FLOW_RESPONSE, "HTTP/1.1 204 No Content\r\n\r\n");
         say(&r, FLOW_REQUEST, GET("/c"));
         say(&r, FLOW_RESPONSE, "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n");
-        say(&r, FLOW_REQUEST, "PUT /u HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+        say(&r, FLOW_REQUEST,
+            "PUT /u HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
         say(&r, FLOW_RESPONSE, "HTTP/1.1 100 Continue\r\n\r\n");
         say(&r, FLOW_REQUEST, "abc");
         say(&r, FLOW_RESPONSE, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
         say(&r, FLOW_REQUEST, GET("/n"));
         say(&r, FLOW_RESPONSE, "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
-        finish(&r, r.role == ROLE_SERVER
-                       ? "HEAD /h 200\nHTTP /pot 204\nGET /c 304\nPUT /u 503 in=3 error=503\nGET /n 404\n"
-                       : "HEAD /h 200\nHTTP /pot 204\nGET /c 304\nPUT /u 503 in=3 error=503\n"
-                         "GET /n 404 error=404\n");
+        finish(
+            &r,
+            r.role == ROLE_SERVER
+                ? "HEAD /h 200\nHTTP /pot 204\nGET /c 304\nPUT /u 503 in=3 error=503\nGET /n 404\n"
+                : "HEAD /h 200\nHTTP /pot 204\nGET /c 304\nPUT /u 503 in=3 error=503\n"
+                  "GET /n 404 error=404\n");
     }
 }
 
@@ -240,7 +258,8 @@ static void chunked_with_pauses(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 3) {
+    BOTH(r, 3)
+    {
         say(&r, FLOW_REQUEST, GET("/s"));
         say(&r, FLOW_RESPONSE, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
         for (int i = 0; i < 20; i++) {
@@ -259,14 +278,16 @@ static void bodies_unseen(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         struct data_record x;
 
         say(&r, FLOW_REQUEST, GET("/file"));
         say(&r, FLOW_RESPONSE, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
         say_hole(&r, FLOW_RESPONSE, 5000, HOLE_NO_BUFFER); /* sendfile */
         say(&r, FLOW_REQUEST, GET("/big"));
-        x = record_of(&r, FLOW_RESPONSE, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n0123456789012345", 9041);
+        x = record_of(&r, FLOW_RESPONSE,
+                      "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n0123456789012345", 9041);
         x.head = 41;
         x.tail = 16;
         give(&r, &x);
@@ -280,21 +301,25 @@ static void ended_by_close(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 2) {
+    BOTH(r, 2)
+    {
         say(&r, FLOW_REQUEST, GET("/1"));
         say(&r, FLOW_RESPONSE, "HTTP/1.0 200 OK\r\n\r\nabcd");
         finish(&r, "GET /1 200 out=4\n");
     }
-    BOTH(r, 2) {
+    BOTH(r, 2)
+    {
         say(&r, FLOW_REQUEST, GET("/abort"));
         finish(&r, "GET /abort error=connection_closed\n");
     }
-    BOTH(r, 2) {
+    BOTH(r, 2)
+    {
         say(&r, FLOW_REQUEST, GET("/half"));
         say(&r, FLOW_RESPONSE, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab");
         finish(&r, "GET /half 200 error=connection_closed\n");
     }
-    BOTH(r, 2) {
+    BOTH(r, 2)
+    {
         say(&r, FLOW_REQUEST, "POST /early HTTP/1.1\r\nContent-Length: 100000\r\n\r\nabc");
         say(&r, FLOW_RESPONSE, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
         finish(&r, r.role == ROLE_SERVER ? "POST /early 413\n" : "POST /early 413 error=413\n");
@@ -305,7 +330,8 @@ static void swapped_records(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         struct data_record a = record_of(&r, FLOW_REQUEST, "GET /swap HTT", 13);
         struct data_record b = record_of(&r, FLOW_REQUEST, "P/1.1\r\n\r\n", 9);
         struct data_record c = record_of(&r, FLOW_RESPONSE, OK5, sizeof(OK5) - 1);
@@ -321,7 +347,8 @@ static void swapped_records(void **ctx)
 static void data_before_open(void **ctx)
 {
     struct rig r;
-    struct open_record open = {.cookie = 8, .family = AF_INET, .role = ROLE_SERVER, .tgid = 4000000};
+    struct open_record open = {
+        .cookie = 8, .family = AF_INET, .role = ROLE_SERVER, .tgid = 4000000};
     struct close_record close = {.cookie = 8};
 
     rig_init(&r, ROLE_SERVER);
@@ -359,7 +386,8 @@ static void losses(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         struct data_record x;
 
         say(&r, FLOW_REQUEST, GET("/a"));
@@ -388,7 +416,8 @@ static void other_protocols_are_skipped(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         say(&r, FLOW_REQUEST, "*1\r\n$4\r\nPING\r\n");
         capture_end(&r.c, r.now);
         assert_int_equal(r.c.connections.n_verdicts, 1);
@@ -402,7 +431,8 @@ static void verdict_for_http(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         const struct capture_verdict *v;
 
         say(&r, FLOW_REQUEST, GET("/"));
@@ -423,11 +453,18 @@ static void tls_plaintext(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         struct data_record hello = record_of(&r, FLOW_REQUEST, "\x16\x03\x01\x02\x00", 5);
-        struct data_record x = {.cookie = 7, .layer = LAYER_TLS, .generation = 1, .first_ns = r.now,
-                                .end_ns = r.now, .len = sizeof(GET("/t")) - 1, .head = sizeof(GET("/t")) - 1,
-                                .bytes = (const uint8_t *)GET("/t"), .tgid = 4000000};
+        struct data_record x = {.cookie = 7,
+                                .layer = LAYER_TLS,
+                                .generation = 1,
+                                .first_ns = r.now,
+                                .end_ns = r.now,
+                                .len = sizeof(GET("/t")) - 1,
+                                .head = sizeof(GET("/t")) - 1,
+                                .bytes = (const uint8_t *)GET("/t"),
+                                .tgid = 4000000};
         struct data_record y = x;
 
         give(&r, &hello);
@@ -448,7 +485,8 @@ static void unbound_tls(void **ctx)
 {
     struct rig r;
 
-    BOTH(r, 0) {
+    BOTH(r, 0)
+    {
         struct data_record x = record_of(&r, FLOW_REQUEST, GET("/t"), sizeof(GET("/t")) - 1);
         struct data_record y = record_of(&r, FLOW_RESPONSE, OK5, sizeof(OK5) - 1);
 
@@ -465,7 +503,8 @@ static void unbound_tls(void **ctx)
     }
 }
 
-#define PARENT "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\ntracestate: a=b\r\n"
+#define PARENT                                                                                     \
+    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\ntracestate: a=b\r\n"
 
 static void trace_context(void **ctx)
 {
@@ -478,7 +517,8 @@ static void trace_context(void **ctx)
     say(&r, FLOW_RESPONSE, OK5);
     b = capture_spans(&r.c, &lost);
     assert_non_null(b);
-    assert_memory_equal(b->keys[0].trace_id, "\x0a\xf7\x65\x19\x16\xcd\x43\xdd\x84\x48\xeb\x21\x1c\x80\x31\x9c", 16);
+    assert_memory_equal(b->keys[0].trace_id,
+                        "\x0a\xf7\x65\x19\x16\xcd\x43\xdd\x84\x48\xeb\x21\x1c\x80\x31\x9c", 16);
     assert_memory_equal(b->keys[0].parent_span_id, "\xb7\xad\x6b\x71\x69\x20\x33\x31", 8);
     assert_int_equal(b->keys[0].flags & 0xff, 0);
     assert_true(str_is(span_trace_state(&b->records[0]), "a=b"));
@@ -500,7 +540,8 @@ static void attributes(void **ctx)
     struct rig r;
 
     rig_init(&r, ROLE_CLIENT);
-    say(&r, FLOW_REQUEST, "GET /p?a=1&sig=secret HTTP/1.1\r\nHost: shop:8080\r\nUser-Agent: u/1\r\n\r\n");
+    say(&r, FLOW_REQUEST,
+        "GET /p?a=1&sig=secret HTTP/1.1\r\nHost: shop:8080\r\nUser-Agent: u/1\r\n\r\n");
     r.now += 1000000;
     say(&r, FLOW_RESPONSE, OK5);
     {
@@ -523,8 +564,9 @@ static void attributes(void **ctx)
     }
     finish(&r, "");
     rig_init(&r, ROLE_SERVER);
-    say(&r, FLOW_REQUEST, "GET /\xff HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 9.9.9.9, 1.1.1.1\r\n"
-                          "X-Forwarded-Proto: https\r\n\r\n");
+    say(&r, FLOW_REQUEST,
+        "GET /\xff HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 9.9.9.9, 1.1.1.1\r\n"
+        "X-Forwarded-Proto: https\r\n\r\n");
     say(&r, FLOW_RESPONSE, "HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n");
     {
         uint64_t lost = 0;
@@ -550,14 +592,18 @@ static void own_endpoints_are_not_observed(void **ctx)
 {
     struct rig r;
     struct endpoint collector = {.address = {[10] = 0xff, 0xff, 10, 0, 0, 2}, .port = server_port};
-    struct open_record open = {.cookie = 7, .family = AF_INET, .role = ROLE_CLIENT, .tgid = 4000000,
+    struct open_record open = {.cookie = 7,
+                               .family = AF_INET,
+                               .role = ROLE_CLIENT,
+                               .tgid = 4000000,
                                .peer = {.address = {10, 0, 0, 2}, .port = server_port}};
 
     rig_init(&r, ROLE_CLIENT);
     capture_fini(&r.c);
     struct capture_options o = {.selection = {.all = true, .excluded = &collector, .n_excluded = 1},
                                 .resource = {"", "", "test"},
-                                .request = {query_sensitive_keys, false}, .max_series = 100};
+                                .request = {query_sensitive_keys, false},
+                                .max_series = 100};
     capture_init(&r.c, &o);
     capture_open(&r.c, &open);
     assert_int_equal(r.c.connections.n_verdicts, 1);
@@ -608,8 +654,10 @@ static void recorded_and_replayed(void **ctx)
     struct rig r;
     struct err e;
     int fd = mkstemp(path);
-    static const char want[] = "GET /r 200 out=5\nGET /s 200 out=5\nGET /t error=connection_closed\n";
-    struct open_record open = {.cookie = 7, .family = AF_INET, .role = ROLE_SERVER, .tgid = 4000000};
+    static const char want[] =
+        "GET /r 200 out=5\nGET /s 200 out=5\nGET /t error=connection_closed\n";
+    struct open_record open = {
+        .cookie = 7, .family = AF_INET, .role = ROLE_SERVER, .tgid = 4000000};
     struct exec_record x = {.tgid = 4000000, .path = STR("/usr/bin/x"), .argv = STR("x\0y")};
 
     close(fd);

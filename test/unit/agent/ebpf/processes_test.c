@@ -72,7 +72,8 @@ static void names(void **ctx)
     struct any v;
 
     fake_process(10, "/usr/sbin/nginx", "A=1\0OTEL_SERVICE_NAME=front\0", 28);
-    fake_process(11, "/usr/bin/curl (deleted)", "OTEL_RESOURCE_ATTRIBUTES=service.name=job,k=v\0", 46);
+    fake_process(11, "/usr/bin/curl (deleted)", "OTEL_RESOURCE_ATTRIBUTES=service.name=job,k=v\0",
+                 46);
     fake_process(12, "/usr/bin/tailrace-gateway", "", 0);
     fake_process(13, "/usr/bin/python3", "", 0);
     init(&ps, &s);
@@ -80,17 +81,21 @@ static void names(void **ctx)
     assert_string_equal(p->service_name, "front");
     assert_string_equal(p->container_id, ID);
     assert_true(p->selected);
-    assert_true(envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES, STR("process.pid"), &v));
+    assert_true(envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES,
+                                   STR("process.pid"), &v));
     assert_int_equal(v.i, 10);
-    assert_false(envelope_attr_find(process_metric_resource(&ps, p), RESOURCE_ATTRIBUTES, STR("process.pid"), &v));
-    assert_true(envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES, STR("note"), &v));
+    assert_false(envelope_attr_find(process_metric_resource(&ps, p), RESOURCE_ATTRIBUTES,
+                                    STR("process.pid"), &v));
+    assert_true(
+        envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES, STR("note"), &v));
     assert_true(str_is(v.s, "x y"));
     assert_true(str_is(resource_service_name(process_span_resource(&ps, p)), "front"));
     p = processes_get(&ps, 11);
     assert_string_equal(p->service_name, "job");
     assert_string_equal(p->path, "/usr/bin/curl");
     assert_true(p->selected);
-    assert_true(envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES, STR("k"), &v));
+    assert_true(
+        envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES, STR("k"), &v));
     p = processes_get(&ps, 12);
     assert_false(p->selected);
     assert_true(p->ours);
@@ -107,12 +112,13 @@ static void short_lived(void **ctx)
     struct selection s = {.exes = exes, .n_exes = 1, .self = 1};
     struct processes ps;
     struct process *p;
-    struct exec_record x = {.tgid = 900, .parent = 10, .path = STR("/usr/bin/curl"), .argv = STR("curl")};
+    struct exec_record x = {
+        .tgid = 900, .parent = 10, .path = STR("/usr/bin/curl"), .argv = STR("curl")};
     struct exit_record gone = {.tgid = 900, .time_ns = 5 * NS_PER_S};
     struct fork_record f = {.tgid = 901, .parent = 900};
 
     init(&ps, &s);
-    processes_get(&ps, 10); /* its parent, in a container */
+    processes_get(&ps, 10);      /* its parent, in a container */
     p = processes_exec(&ps, &x); /* nothing of it in /proc */
     assert_true(p->selected);
     assert_string_equal(p->service_name, "curl");

@@ -66,35 +66,40 @@ static void redaction(void **ctx)
 static void forwarded(void **ctx)
 {
     IS(forwarded_first(STR(" 1.2.3.4 , 5.6.7.8")), "1.2.3.4");
-    IS(forwarded_param(STR("For=\"[2001:db8::1]:80\";Proto=https, for=x"), STR("for")), "[2001:db8::1]:80");
+    IS(forwarded_param(STR("For=\"[2001:db8::1]:80\";Proto=https, for=x"), STR("for")),
+       "[2001:db8::1]:80");
     IS(forwarded_param(STR("for=1;proto=https"), STR("proto")), "https");
     assert_int_equal(forwarded_param(STR("for=1"), STR("host")).n, 0);
 }
 
 static void traceparents(void **ctx)
 {
-    static const char *const bad[] = {
-        "", "00", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
-        "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
-        "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x",
-        "00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333g-01",
-        "0g-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"};
+    static const char *const bad[] = {"",
+                                      "00",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+                                      "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                                      "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                                      "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+                                      "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+                                      "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x",
+                                      "00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333g-01",
+                                      "0g-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"};
     struct trace_context t;
 
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
         assert_false(traceparent_parse(str_of(bad[i]), &t));
-    assert_true(traceparent_parse(STR("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03"), &t));
+    assert_true(
+        traceparent_parse(STR("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03"), &t));
     assert_int_equal(t.flags, 3);
     assert_int_equal(t.trace_id[0], 0x0a);
     assert_int_equal(t.span_id[7], 0x31);
-    assert_true(traceparent_parse(STR("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), &t));
-    assert_true(traceparent_parse(STR("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what"), &t));
+    assert_true(
+        traceparent_parse(STR("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), &t));
+    assert_true(
+        traceparent_parse(STR("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what"), &t));
 }
 
 static void ids(void **ctx)

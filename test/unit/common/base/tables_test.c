@@ -76,7 +76,8 @@ static void explicit_buckets_hold_their_upper_bound(void **state)
     histogram_fini(&h);
 }
 
-/* Every observation lies in the bucket whose bounds enclose it, at whatever scale that came to be. */
+/* Every observation lies in the bucket whose bounds enclose it, at whatever scale that came to be.
+ */
 static void check_exponential(const struct exp_histogram *h, const double *v, size_t n)
 {
     uint64_t counts[512] = {0}, total = 0;
@@ -126,12 +127,18 @@ static void exponential_buckets_enclose_their_values(void **state)
 
 static void utf8_is_that_of_rfc_3629(void **state)
 {
-    static const char *const good[] = {"", "plain", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf",
-                                       "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "12345678\xc3\xa9"};
-    static const char *const bad[] = {"\x80",         "\xc0\x80",     "\xc1\xbf",
-                                      "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
-                                      "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3",
-                                      "12345678\xff", "\xe2\x82"};
+    static const char *const good[] = {"",
+                                       "plain",
+                                       "\xc2\x80",
+                                       "\xe0\xa0\x80",
+                                       "\xed\x9f\xbf",
+                                       "\xf0\x90\x80\x80",
+                                       "\xf4\x8f\xbf\xbf",
+                                       "12345678\xc3\xa9"};
+    static const char *const bad[] = {
+        "\x80",         "\xc0\x80",         "\xc1\xbf",         "\xe0\x9f\xbf",
+        "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xc3",         "12345678\xff",     "\xe2\x82"};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
         assert_true(str_is_utf8(good[i], strlen(good[i])));

@@ -59,7 +59,8 @@ static void endless_heads_end(void **state)
 
 static void chunks_are_the_same_however_they_are_cut(void **state)
 {
-    static const char body[] = "4\r\nWiki\r\n6;ext=1\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nT: x\r\n\r\nNEXT";
+    static const char body[] =
+        "4\r\nWiki\r\n6;ext=1\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nT: x\r\n\r\nNEXT";
     (void)state;
     for (size_t step = 1; step < sizeof(body); step++) {
         struct http1_chunked c;

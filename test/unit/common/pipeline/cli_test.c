@@ -247,8 +247,12 @@ static void reference_pages_of_two_programs_make_one(void **state)
 static void help_version_and_own_commands(void **state)
 {
     assert_int_equal(RUN("--help"), 0);
-    static const char *const parts[] = {"tailrace-test: a program of tests", "--config SOURCE",
-                                        "--port LIST", "validate", "doctor", "exporters  ",
+    static const char *const parts[] = {"tailrace-test: a program of tests",
+                                        "--config SOURCE",
+                                        "--port LIST",
+                                        "validate",
+                                        "doctor",
+                                        "exporters  ",
                                         " otlp_grpc, debug\n"};
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         if (!strstr(out, parts[i]))

@@ -120,7 +120,8 @@ static void defaults_and_nesting(void **state)
     expect_tree("a: ${env:T_UNSET:-${env:T_TEXT}}\n", "a: hello\n");
 }
 
-/* What is printed is written so that it reads as the same: what would be replaced is escaped again. */
+/* What is printed is written so that it reads as the same: what would be replaced is escaped again.
+ */
 static void dollars(void **state)
 {
     expect_tree("a: $$\n", "a: $\n");
@@ -194,10 +195,10 @@ static void circles_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_values_are_typed),   cmocka_unit_test(texts_keep_their_form),
-        cmocka_unit_test(defaults_and_nesting),     cmocka_unit_test(dollars),
+        cmocka_unit_test(whole_values_are_typed),    cmocka_unit_test(texts_keep_their_form),
+        cmocka_unit_test(defaults_and_nesting),      cmocka_unit_test(dollars),
         cmocka_unit_test(an_unset_variable_is_said), cmocka_unit_test(files_come_in),
-        cmocka_unit_test(refuses_with_the_place),   cmocka_unit_test(circles_end),
+        cmocka_unit_test(refuses_with_the_place),    cmocka_unit_test(circles_end),
     };
     return cmocka_run_group_tests(tests, variables, NULL);
 }

@@ -128,9 +128,10 @@ static void old_names_are_taken_with_a_warning(void **state)
              "exporters: {otlp/b: {endpoint: 'b:1'}}\n"
              "service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp/b]}}}\n");
     assert_int_equal(f.rc, 0);
-    assert_string_equal(buf_cstr(&f.problems),
-                        "yaml:2:13: warning: exporters::otlp/b: 'otlp' is an old name of the exporter "
-                        "'otlp_grpc'\n");
+    assert_string_equal(
+        buf_cstr(&f.problems),
+        "yaml:2:13: warning: exporters::otlp/b: 'otlp' is an old name of the exporter "
+        "'otlp_grpc'\n");
     const struct config_component *c = f.config->components.items;
     assert_ptr_equal(c[1].component, &sample_otlp_grpc);
     assert_string_equal(c[1].id, "otlp/b"); /* the id stays as written */
@@ -140,20 +141,23 @@ static void old_names_are_taken_with_a_warning(void **state)
 static void sets_lie_over_files(void **state)
 {
     struct fixture f;
-    load_with(&f,
-              COMPONENTS
-              "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, otlp_grpc/b]}}}\n",
-              "exporters.otlp_grpc/b.endpoint=c:1");
+    load_with(
+        &f,
+        COMPONENTS
+        "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, otlp_grpc/b]}}}\n",
+        "exporters.otlp_grpc/b.endpoint=c:1");
     assert_int_equal(f.rc, 0);
     const struct config_component *c = f.config->components.items;
     assert_string_equal(((const struct sample_exporter *)c[2].config)->endpoint, "c:1");
     end(&f);
-    load_with(&f, COMPONENTS "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n",
-              "exporters.otlp_grpc/b.endpoint=c");
+    load_with(
+        &f, COMPONENTS "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n",
+        "exporters.otlp_grpc/b.endpoint=c");
     assert_int_equal(f.rc, -EINVAL);
-    assert_string_equal(buf_cstr(&f.problems),
-                        "--set exporters.otlp_grpc/b.endpoint=c:1:1: exporters::otlp_grpc/b::endpoint: "
-                        "'c' is no endpoint: it has no port; write host:port\n");
+    assert_string_equal(
+        buf_cstr(&f.problems),
+        "--set exporters.otlp_grpc/b.endpoint=c:1:1: exporters::otlp_grpc/b::endpoint: "
+        "'c' is no endpoint: it has no port; write host:port\n");
     end(&f);
 }
 
@@ -169,11 +173,12 @@ static void problems_of_names(void **state)
                     "yaml:3:3: exporters::kafka: no such exporter in this build\n"
                     "yaml:4:3: exporters::debgu: no such exporter in this build (did you mean "
                     "'debug'?)\n");
-    expect_problems(COMPONENTS "processors: {otlp_grpc: }\n"
-                               "service: {pipelines: {traces: {receivers: [otlp], exporters: "
-                               "[debug]}}}\n",
-                    "yaml:3:14: processors::otlp_grpc: no such processor in this build ('otlp_grpc' "
-                    "is an exporter)\n");
+    expect_problems(
+        COMPONENTS "processors: {otlp_grpc: }\n"
+                   "service: {pipelines: {traces: {receivers: [otlp], exporters: "
+                   "[debug]}}}\n",
+        "yaml:3:14: processors::otlp_grpc: no such processor in this build ('otlp_grpc' "
+        "is an exporter)\n");
     expect_problems(COMPONENTS "exporter: {}\n"
                                "service: {pipelines: {traces: {receivers: [otlp], exporters: "
                                "[debug]}}}\n",
@@ -198,16 +203,17 @@ static void problems_come_in_the_order_of_their_places(void **state)
                                   {"exporters.debug=5", true}};
     buf_init(&f.problems);
     f.rc = config_load(&f.config, src, 2, sample_components, &f.problems);
-    assert_string_equal(buf_cstr(&f.problems),
-                        "yaml:1:44: service::pipelines::traces::receivers[0]: receiver 'x' is not "
-                        "defined\n"
-                        "yaml:1:60: service::pipelines::traces::exporters[0]: exporter 'y' is not "
-                        "defined\n"
-                        "yaml:3:3: exporters::kafka: no such exporter in this build\n"
-                        "yaml:5:3: receivers::otpl: no such receiver in this build (did you mean "
-                        "'otlp'?)\n"
-                        "--set exporters.debug=5:1:1: exporters::debug: expected a mapping of keys, "
-                        "found a single value\n");
+    assert_string_equal(
+        buf_cstr(&f.problems),
+        "yaml:1:44: service::pipelines::traces::receivers[0]: receiver 'x' is not "
+        "defined\n"
+        "yaml:1:60: service::pipelines::traces::exporters[0]: exporter 'y' is not "
+        "defined\n"
+        "yaml:3:3: exporters::kafka: no such exporter in this build\n"
+        "yaml:5:3: receivers::otpl: no such receiver in this build (did you mean "
+        "'otlp'?)\n"
+        "--set exporters.debug=5:1:1: exporters::debug: expected a mapping of keys, "
+        "found a single value\n");
     end(&f);
 }
 
@@ -216,45 +222,53 @@ static void problems_of_pipelines(void **state)
     expect_problems(PIPE("    traces: {receivers: [otlp], exporters: [dbug]}\n"),
                     "yaml:5:45: service::pipelines::traces::exporters[0]: exporter 'dbug' is not "
                     "defined (did you mean 'debug'?)\n");
-    expect_problems(PIPE("    traces: {receivers: [otlp]}\n"),
-                    "yaml:5:5: service::pipelines::traces::exporters: a pipeline needs at least one "
-                    "exporter\n");
-    expect_problems(PIPE("    traces: {receivers: [], exporters: [debug]}\n"),
-                    "yaml:5:25: service::pipelines::traces::receivers: a pipeline needs at least one "
-                    "receiver\n");
+    expect_problems(
+        PIPE("    traces: {receivers: [otlp]}\n"),
+        "yaml:5:5: service::pipelines::traces::exporters: a pipeline needs at least one "
+        "exporter\n");
+    expect_problems(
+        PIPE("    traces: {receivers: [], exporters: [debug]}\n"),
+        "yaml:5:25: service::pipelines::traces::receivers: a pipeline needs at least one "
+        "receiver\n");
     expect_problems(PIPE("    spans: {receivers: [otlp], exporters: [debug]}\n"),
                     "yaml:5:5: service::pipelines::spans: 'spans' is no signal of this build\n");
-    expect_problems(PIPE("    trace: {receivers: [otlp], exporters: [debug]}\n"),
-                    "yaml:5:5: service::pipelines::trace: 'trace' is no signal of this build (did you "
-                    "mean 'traces'?)\n");
-    expect_problems(PIPE("    traces: {receivers: [otlp], exporter: [debug], exporters: [debug]}\n"),
-                    "yaml:5:33: service::pipelines::traces: unknown key 'exporter' (did you mean "
-                    "'exporters'?)\n");
+    expect_problems(
+        PIPE("    trace: {receivers: [otlp], exporters: [debug]}\n"),
+        "yaml:5:5: service::pipelines::trace: 'trace' is no signal of this build (did you "
+        "mean 'traces'?)\n");
+    expect_problems(
+        PIPE("    traces: {receivers: [otlp], exporter: [debug], exporters: [debug]}\n"),
+        "yaml:5:33: service::pipelines::traces: unknown key 'exporter' (did you mean "
+        "'exporters'?)\n");
     expect_problems(COMPONENTS "service: {pipelines: }\n",
                     "yaml:3:10: service::pipelines: at least one pipeline is needed\n");
     expect_problems(COMPONENTS, "yaml: service::pipelines: at least one pipeline is needed\n");
-    expect_problems("receivers: {span_source: }\nexporters: {debug: }\n"
-                    "service: {pipelines: {metrics: {receivers: [span_source], exporters: "
-                    "[debug]}}}\n",
-                    "yaml:3:45: service::pipelines::metrics::receivers[0]: receiver 'span_source' does "
-                    "not make metrics\n");
-    expect_problems(COMPONENTS "processors: {batch: }\n"
-                               "service: {pipelines: {traces: {receivers: [otlp], processors: [batch, "
-                               "batch], exporters: [debug]}}}\n",
-                    "yaml:4:71: service::pipelines::traces::processors[1]: processor 'batch' stands "
-                    "twice in this pipeline\n");
-    expect_problems(COMPONENTS "service: {extensions: [health_chek], pipelines: {traces: {receivers: "
-                               "[otlp], exporters: [debug]}}}\nextensions: {health_check: }\n",
-                    "yaml:3:24: service::extensions[0]: extension 'health_chek' is not defined (did "
-                    "you mean 'health_check'?)\n");
+    expect_problems(
+        "receivers: {span_source: }\nexporters: {debug: }\n"
+        "service: {pipelines: {metrics: {receivers: [span_source], exporters: "
+        "[debug]}}}\n",
+        "yaml:3:45: service::pipelines::metrics::receivers[0]: receiver 'span_source' does "
+        "not make metrics\n");
+    expect_problems(
+        COMPONENTS "processors: {batch: }\n"
+                   "service: {pipelines: {traces: {receivers: [otlp], processors: [batch, "
+                   "batch], exporters: [debug]}}}\n",
+        "yaml:4:71: service::pipelines::traces::processors[1]: processor 'batch' stands "
+        "twice in this pipeline\n");
+    expect_problems(
+        COMPONENTS "service: {extensions: [health_chek], pipelines: {traces: {receivers: "
+                   "[otlp], exporters: [debug]}}}\nextensions: {health_check: }\n",
+        "yaml:3:24: service::extensions[0]: extension 'health_chek' is not defined (did "
+        "you mean 'health_check'?)\n");
 }
 
 static void a_text_is_a_list_with_commas(void **state)
 {
     struct fixture f;
-    load_good(&f, COMPONENTS "extensions: {health_check: }\n"
-                             "service: {extensions: health_check, pipelines: {traces: {receivers: otlp, "
-                             "exporters: 'debug,otlp_grpc/b'}}}\n");
+    load_good(&f, COMPONENTS
+              "extensions: {health_check: }\n"
+              "service: {extensions: health_check, pipelines: {traces: {receivers: otlp, "
+              "exporters: 'debug,otlp_grpc/b'}}}\n");
     const struct config_pipeline *p = f.config->pipelines.items;
     assert_string_equal(id_at(&p->exporters, 1), "otlp_grpc/b");
     assert_int_equal(f.config->extensions.n, 1);
@@ -263,20 +277,22 @@ static void a_text_is_a_list_with_commas(void **state)
 
 static void problems_of_connectors(void **state)
 {
-    expect_problems("receivers: {otlp: {protocols: {grpc: }}}\n"
-                    "exporters: {debug: }\n"
-                    "connectors: {span_metrics: }\n"
-                    "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
-                    "span_metrics]}}}\n",
-                    "yaml:3:14: connectors::span_metrics: exporter of pipeline 'traces', but receiver "
-                    "of no pipeline that it can make traces into\n");
-    expect_problems("receivers: {otlp: {protocols: {grpc: }}}\n"
-                    "exporters: {debug: }\n"
-                    "connectors: {span_metrics: }\n"
-                    "service: {pipelines: {metrics: {receivers: [otlp, span_metrics], exporters: "
-                    "[debug]}}}\n",
-                    "yaml:3:14: connectors::span_metrics: receiver of pipeline 'metrics', but exporter "
-                    "of no pipeline that it can make metrics from\n");
+    expect_problems(
+        "receivers: {otlp: {protocols: {grpc: }}}\n"
+        "exporters: {debug: }\n"
+        "connectors: {span_metrics: }\n"
+        "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
+        "span_metrics]}}}\n",
+        "yaml:3:14: connectors::span_metrics: exporter of pipeline 'traces', but receiver "
+        "of no pipeline that it can make traces into\n");
+    expect_problems(
+        "receivers: {otlp: {protocols: {grpc: }}}\n"
+        "exporters: {debug: }\n"
+        "connectors: {span_metrics: }\n"
+        "service: {pipelines: {metrics: {receivers: [otlp, span_metrics], exporters: "
+        "[debug]}}}\n",
+        "yaml:3:14: connectors::span_metrics: receiver of pipeline 'metrics', but exporter "
+        "of no pipeline that it can make metrics from\n");
     expect_problems("receivers: {otlp: {protocols: {grpc: }}}\n"
                     "exporters: {debug: }\n"
                     "connectors: {forward/x: , forward/y: }\n"
@@ -331,22 +347,26 @@ static void telemetry(void **state)
                     "{prometheus: {host: ..., port: ...}}}\n"
                     "yaml:6:26: service::telemetry::metrics::readers[0]: the Collector's key "
                     "'periodic' is not supported here: scrape the Prometheus reader\n");
-    expect_problems(TELEMETRY("    metrics: {readers: [{pull: {exporter: {prometheus: {host: h}}}}]}\n"),
-                    "yaml:6:44: "
-                    "service::telemetry::metrics::readers[0]::pull::exporter::prometheus: key 'port' "
-                    "is required\n");
-    expect_problems(TELEMETRY("    logs: {level: loud}\n"),
-                    "yaml:6:19: service::telemetry::logs::level: 'loud' is none of debug, info, warn, "
-                    "error\n");
+    expect_problems(
+        TELEMETRY("    metrics: {readers: [{pull: {exporter: {prometheus: {host: h}}}}]}\n"),
+        "yaml:6:44: "
+        "service::telemetry::metrics::readers[0]::pull::exporter::prometheus: key 'port' "
+        "is required\n");
+    expect_problems(
+        TELEMETRY("    logs: {level: loud}\n"),
+        "yaml:6:19: service::telemetry::logs::level: 'loud' is none of debug, info, warn, "
+        "error\n");
 }
 
 static void an_unused_component_is_said(void **state)
 {
     struct fixture f;
-    load(&f, COMPONENTS "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n");
+    load(&f,
+         COMPONENTS "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n");
     assert_int_equal(f.rc, 0);
-    assert_string_equal(buf_cstr(&f.problems), "yaml:2:22: warning: exporters::otlp_grpc/b: defined, "
-                                               "but no pipeline names it\n");
+    assert_string_equal(buf_cstr(&f.problems),
+                        "yaml:2:22: warning: exporters::otlp_grpc/b: defined, "
+                        "but no pipeline names it\n");
     end(&f);
 }
 
@@ -356,10 +376,12 @@ static void what_is_printed_loads_again(void **state)
     struct buf once, twice;
     buf_init(&once);
     buf_init(&twice);
-    load_good(&f, "receivers: {otlp: {protocols: {grpc: }}}\n"
-                  "exporters: {debug: , otlp_grpc/b: {endpoint: 'b:4317', token: hunter2}}\n"
-                  "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
-                  "otlp_grpc/b]}}, telemetry: {resource: {a: null, b: '5', c: '$$$${HOME}$$', '${k}': 1}}}\n");
+    load_good(
+        &f,
+        "receivers: {otlp: {protocols: {grpc: }}}\n"
+        "exporters: {debug: , otlp_grpc/b: {endpoint: 'b:4317', token: hunter2}}\n"
+        "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
+        "otlp_grpc/b]}}, telemetry: {resource: {a: null, b: '5', c: '$$$${HOME}$$', '${k}': 1}}}\n");
     config_print(f.config, false, &once);
     load_good(&g, buf_cstr(&once));
     config_print(g.config, false, &twice);
@@ -376,9 +398,9 @@ static void what_is_printed_loads_again(void **state)
 static void memory_refused_is_an_error_not_a_crash(void **state)
 {
     /* Fails each allocation in turn until the load goes through. */
-    static const char text[] = "yaml:" COMPONENTS
-                               "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
-                               "otlp_grpc/b]}}}\n";
+    static const char text[] =
+        "yaml:" COMPONENTS "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug, "
+        "otlp_grpc/b]}}}\n";
     struct config_source src = {text, false};
     unsigned n = 1;
     for (;; n++) {

@@ -107,8 +107,7 @@ static void merge_keys(void **state)
     expect_tree("a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc: {<<: [*a, *b], z: 0}\n",
                 "a:\n  x: 1\nb:\n  x: 2\n  y: 2\nc:\n  z: 0\n  x: 1\n  y: 2\n");
     expect_tree("a: {'<<': 5}\n", "a:\n  \"<<\": 5\n");
-    expect_refused("a: {<<: 5}\n",
-                   "a.yaml:1:9: '<<' wants a mapping or a list of mappings\n");
+    expect_refused("a: {<<: 5}\n", "a.yaml:1:9: '<<' wants a mapping or a list of mappings\n");
 }
 
 static void refuses_with_the_place(void **state)
@@ -124,7 +123,8 @@ static void refuses_with_the_place(void **state)
     expect_refused("a: !!binary aGk=\n", "a.yaml:1:4: this tag is not supported\n");
     expect_refused("a: !x {}\n", "a.yaml:1:4: this tag is not supported\n");
     expect_refused("a: \"x\\0y\"\n", "a.yaml:1:4: a text may not hold a NUL character\n");
-    expect_refused("a: b: c\n", "a.yaml:1:5: not YAML: mapping values are not allowed in this context\n");
+    expect_refused("a: b: c\n",
+                   "a.yaml:1:5: not YAML: mapping values are not allowed in this context\n");
     expect_refused("a: [1, 2\nb: 3\n",
                    "a.yaml:2:2: not YAML: did not find expected ',' or ']' while parsing a flow "
                    "sequence (line 1)\n");
@@ -147,8 +147,8 @@ static void refuses_depth_and_size(void **state)
     end(&f);
     buf_reset(&b);
     for (int i = 0; i < 9; i++) /* nine levels of nine: 9^9 nodes */
-        buf_addf(&b, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i + 1, i + 1, i, i,
-                 i, i, i, i, i, i, i);
+        buf_addf(&b, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i + 1, i + 1, i,
+                 i, i, i, i, i, i, i, i);
     struct buf bomb;
     buf_init(&bomb);
     buf_addf(&bomb, "a0: &a0 x\n%s", buf_cstr(&b));
@@ -173,13 +173,13 @@ static void merges_sources(void **state)
     struct yaml_node *over;
     struct buf out;
     assert_int_equal(read_text(&f, "a: {x: 1, y: [1, 2], z: {q: 1}}\nb: 2\n"), 0);
-    assert_int_equal(yaml_parse(&f.yaml, STR("a: {y: [3], z: null, w: 4}\nb: {c: 5}\n"), "b.yaml",
-                                &over),
-                     0);
+    assert_int_equal(
+        yaml_parse(&f.yaml, STR("a: {y: [3], z: null, w: 4}\nb: {c: 5}\n"), "b.yaml", &over), 0);
     assert_int_equal(yaml_merge(&f.yaml, f.root, over), 0);
     buf_init(&out);
     yaml_print(f.root, 0, &out);
-    assert_string_equal(buf_cstr(&out), "a:\n  x: 1\n  y:\n    - 3\n  z: null\n  w: 4\nb:\n  c: 5\n");
+    assert_string_equal(buf_cstr(&out),
+                        "a:\n  x: 1\n  y:\n    - 3\n  z: null\n  w: 4\nb:\n  c: 5\n");
     buf_fini(&out);
     end(&f);
 }
@@ -199,8 +199,7 @@ static void loads_sources(void **state)
     struct config_source yaml = {"yaml:service::telemetry::logs::level: debug", false};
     assert_int_equal(source_load(&f.yaml, &yaml, &n), 0);
     yaml_print(n, 0, &out);
-    assert_string_equal(buf_cstr(&out),
-                        "service:\n  telemetry:\n    logs:\n      level: debug\n");
+    assert_string_equal(buf_cstr(&out), "service:\n  telemetry:\n    logs:\n      level: debug\n");
     assert_string_equal(buf_cstr(&f.problems), "");
 
     static const struct {

@@ -80,20 +80,41 @@ static const struct option options[] = {
     {.key = "words", .type = OPT_ENUMS, .offset = S_(words), .names = words},
     {.key = "map", .type = OPT_MAP, .offset = S_(map)},
     {.key = "headers", .type = OPT_HEADERS, .offset = S_(headers)},
-    {.key = "elems", .type = OPT_LIST, .offset = S_(elems), .sub = elem_options,
+    {.key = "elems",
+     .type = OPT_LIST,
+     .offset = S_(elems),
+     .sub = elem_options,
      .elem_size = sizeof(struct elem)},
-    {.key = "opt_none", .type = OPT_STRUCT, .offset = S_(inner), .sub = none_options,
-     .presence = OPT_OFF_NONE, .on_offset = S_(inner.none_on)},
-    {.key = "opt_default", .type = OPT_STRUCT, .offset = S_(inner), .sub = default_options,
-     .presence = OPT_OFF_DEFAULT, .on_offset = S_(inner.default_on)},
-    {.key = "opt_on", .type = OPT_STRUCT, .offset = S_(inner), .sub = on_options,
-     .presence = OPT_ON, .on_offset = S_(inner.on_on)},
+    {.key = "opt_none",
+     .type = OPT_STRUCT,
+     .offset = S_(inner),
+     .sub = none_options,
+     .presence = OPT_OFF_NONE,
+     .on_offset = S_(inner.none_on)},
+    {.key = "opt_default",
+     .type = OPT_STRUCT,
+     .offset = S_(inner),
+     .sub = default_options,
+     .presence = OPT_OFF_DEFAULT,
+     .on_offset = S_(inner.default_on)},
+    {.key = "opt_on",
+     .type = OPT_STRUCT,
+     .offset = S_(inner),
+     .sub = on_options,
+     .presence = OPT_ON,
+     .on_offset = S_(inner.on_on)},
     {.key = "tree", .type = OPT_TREE, .offset = S_(tree)},
     {.key = "size", .type = OPT_UINT, .offset = S_(old)},
-    {.key = "size_old", .type = OPT_UINT, .offset = S_(old), .flags = OPT_ALIAS | OPT_DEPRECATED,
+    {.key = "size_old",
+     .type = OPT_UINT,
+     .offset = S_(old),
+     .flags = OPT_ALIAS | OPT_DEPRECATED,
      .help = "write size"},
     {.key = "nothing", .type = OPT_TREE, .flags = OPT_NO_EFFECT},
-    {.key = "balancer", .type = OPT_TREE, .flags = OPT_UNSUPPORTED, .help = "one connection a loop"},
+    {.key = "balancer",
+     .type = OPT_TREE,
+     .flags = OPT_UNSUPPORTED,
+     .help = "one connection a loop"},
     OPTION_END,
 };
 
@@ -243,8 +264,7 @@ static void optional_blocks(void **state)
         assert_int_equal(f.s.inner.on_on, cases[i].on);
         end(&f);
     }
-    expect_problem("opt_none: {}\n", -EINVAL,
-                   "c.yaml:2:1: opt_none: key 'needed' is required\n");
+    expect_problem("opt_none: {}\n", -EINVAL, "c.yaml:2:1: opt_none: key 'needed' is required\n");
     expect_problem("opt_on: {enabled: 'yes'}\n", -EINVAL,
                    "c.yaml:2:19: opt_on::enabled: expected true or false\n");
 }
@@ -269,18 +289,19 @@ static void problems_have_place_path_and_advice(void **state)
         {"timeout: 1us\n", "c.yaml:2:10: timeout: 1us is less than the least value 1ms\n"},
         {"storage: a b\n", "c.yaml:2:10: storage: 'a b' is no component id: an id is a type "
                            "([A-Za-z][0-9A-Za-z_]*), or type/name\n"},
-        {"compression: gzp\n", "c.yaml:2:14: compression: 'gzp' is none of \"\", gzip, snappy, zstd "
-                               "(did you mean 'gzip'?)\n"},
+        {"compression: gzp\n",
+         "c.yaml:2:14: compression: 'gzp' is none of \"\", gzip, snappy, zstd "
+         "(did you mean 'gzip'?)\n"},
         {"text: {a: 1}\n", "c.yaml:2:7: text: expected a text, found a mapping\n"},
         {"value: [1]\n", "c.yaml:2:8: value: expected a single value, found a list\n"},
         {"doubles: [1, x]\n", "c.yaml:2:14: doubles[1]: expected a number, found 'x'\n"},
         {"map: {a: [1]}\n", "c.yaml:2:10: map::a: expected a text, found a list\n"},
         {"headers: [{value: v}]\n", "c.yaml:2:11: headers[0]: key 'name' is required\n"},
-        {"elems: [{nam: x}]\n", "c.yaml:2:9: elems[0]: key 'name' is required\n"
-                                "c.yaml:2:10: elems[0]: unknown key 'nam' (did you mean 'name'?)\n"},
+        {"elems: [{nam: x}]\n",
+         "c.yaml:2:9: elems[0]: key 'name' is required\n"
+         "c.yaml:2:10: elems[0]: unknown key 'nam' (did you mean 'name'?)\n"},
         {"elems: {name: x}\n", "c.yaml:2:8: elems: expected a list\n"},
-        {"opt_on: 5\n",
-         "c.yaml:2:9: opt_on: expected a mapping of keys, found a single value\n"},
+        {"opt_on: 5\n", "c.yaml:2:9: opt_on: expected a mapping of keys, found a single value\n"},
         {"balancer: {}\n", "c.yaml:2:1: the Collector's key 'balancer' is not supported here: one "
                            "connection a loop\n"},
     };
@@ -297,9 +318,10 @@ static void warnings_do_not_fail(void **state)
     expect_problem("nothing: {a: 1}\n", 0,
                    "c.yaml:2:1: warning: nothing: accepted for compatibility, but does nothing "
                    "here\n");
-    expect_problem("durations: [30]\n", 0,
-                   "c.yaml:2:13: warning: durations[0]: 30 without a unit is 30 nanoseconds; 30s are "
-                   "seconds\n");
+    expect_problem(
+        "durations: [30]\n", 0,
+        "c.yaml:2:13: warning: durations[0]: 30 without a unit is 30 nanoseconds; 30s are "
+        "seconds\n");
 }
 
 static void all_problems_are_collected(void **state)
@@ -330,8 +352,9 @@ static void prints_and_reads_back_the_same(void **state)
     struct buf once, twice;
     buf_init(&once);
     buf_init(&twice);
-    parse_good(&f, "endpoint: h:1\nvalue: 'a: b'\nd: 0.1\nelems: [{name: n}, {name: m}]\n"
-                   "map: {a: 1}\ntimeout: 1.5s\nopt_on: {enabled: false}\ntree: {q: [1, {a: b}]}\n");
+    parse_good(&f,
+               "endpoint: h:1\nvalue: 'a: b'\nd: 0.1\nelems: [{name: n}, {name: m}]\n"
+               "map: {a: 1}\ntimeout: 1.5s\nopt_on: {enabled: false}\ntree: {q: [1, {a: b}]}\n");
     options_print(options, &f.s, 0, false, &once);
     parse(&g, buf_cstr(&once));
     if (g.rc < 0)

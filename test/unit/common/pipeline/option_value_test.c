@@ -17,20 +17,45 @@ static void kinds_of_plain_words(void **state)
         const char *text;
         enum value_kind kind;
     } cases[] = {
-        {"", VALUE_NULL},        {"~", VALUE_NULL},        {"null", VALUE_NULL},
-        {"nULL", VALUE_STRING},  {"true", VALUE_BOOL},     {"False", VALUE_BOOL},
-        {"yes", VALUE_STRING},   {"on", VALUE_STRING},     {"0", VALUE_INT},
-        {"-17", VALUE_INT},      {"+17", VALUE_INT},       {"0x1F", VALUE_INT},
-        {"0o17", VALUE_INT},     {"017", VALUE_INT},       {"0b101", VALUE_INT},
-        {"1_000", VALUE_INT},    {"09", VALUE_FLOAT},      {"1.5", VALUE_FLOAT},
-        {".5", VALUE_FLOAT},     {"1.", VALUE_FLOAT},      {"1e3", VALUE_FLOAT},
-        {"1e", VALUE_STRING},    {".", VALUE_STRING},      {"-", VALUE_STRING},
-        {".inf", VALUE_FLOAT},   {"-.Inf", VALUE_FLOAT},   {".nan", VALUE_FLOAT},
-        {"inf", VALUE_STRING},   {"nan", VALUE_STRING},    {"0x", VALUE_STRING},
-        {"0xg", VALUE_STRING},   {"1.2.3", VALUE_STRING},  {"5s", VALUE_STRING},
-        {"_1", VALUE_STRING},    {"1_000.5", VALUE_FLOAT}, {"1e400", VALUE_STRING},
-          {"9223372036854775807", VALUE_INT},
-        {"9223372036854775808", VALUE_FLOAT},              {"-9223372036854775808", VALUE_INT},
+        {"", VALUE_NULL},
+        {"~", VALUE_NULL},
+        {"null", VALUE_NULL},
+        {"nULL", VALUE_STRING},
+        {"true", VALUE_BOOL},
+        {"False", VALUE_BOOL},
+        {"yes", VALUE_STRING},
+        {"on", VALUE_STRING},
+        {"0", VALUE_INT},
+        {"-17", VALUE_INT},
+        {"+17", VALUE_INT},
+        {"0x1F", VALUE_INT},
+        {"0o17", VALUE_INT},
+        {"017", VALUE_INT},
+        {"0b101", VALUE_INT},
+        {"1_000", VALUE_INT},
+        {"09", VALUE_FLOAT},
+        {"1.5", VALUE_FLOAT},
+        {".5", VALUE_FLOAT},
+        {"1.", VALUE_FLOAT},
+        {"1e3", VALUE_FLOAT},
+        {"1e", VALUE_STRING},
+        {".", VALUE_STRING},
+        {"-", VALUE_STRING},
+        {".inf", VALUE_FLOAT},
+        {"-.Inf", VALUE_FLOAT},
+        {".nan", VALUE_FLOAT},
+        {"inf", VALUE_STRING},
+        {"nan", VALUE_STRING},
+        {"0x", VALUE_STRING},
+        {"0xg", VALUE_STRING},
+        {"1.2.3", VALUE_STRING},
+        {"5s", VALUE_STRING},
+        {"_1", VALUE_STRING},
+        {"1_000.5", VALUE_FLOAT},
+        {"1e400", VALUE_STRING},
+        {"9223372036854775807", VALUE_INT},
+        {"9223372036854775808", VALUE_FLOAT},
+        {"-9223372036854775808", VALUE_INT},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         if (value_kind(cases[i].text) != cases[i].kind)
@@ -100,7 +125,8 @@ static void durations(void **state)
         if (ns != good[i].ns)
             fail_msg("%s is %llu", good[i].text, (unsigned long long)ns);
     }
-    static const char *const bad[] = {"", "s", "5 s", "5parsec", "1.5", "1h2", ".s", "-", "5s!", "1..5s"};
+    static const char *const bad[] = {"",    "s",  "5 s", "5parsec", "1.5",
+                                      "1h2", ".s", "-",   "5s!",     "1..5s"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         if (value_duration(bad[i], &ns) != -EINVAL)
             fail_msg("'%s' was taken", bad[i]);
@@ -116,9 +142,15 @@ static void duration_texts_read_back(void **state)
         uint64_t ns;
         const char *text;
     } cases[] = {
-        {0, "0s"},           {200000000, "200ms"},          {1500000000, "1.5s"},
-        {90000000000, "1m30s"}, {3600000000000, "1h"},      {3661000000000, "1h1m1s"},
-        {1001, "1001ns"},    {15000, "15us"},               {60000000001, "1m0.000000001s"},
+        {0, "0s"},
+        {200000000, "200ms"},
+        {1500000000, "1.5s"},
+        {90000000000, "1m30s"},
+        {3600000000000, "1h"},
+        {3661000000000, "1h1m1s"},
+        {1001, "1001ns"},
+        {15000, "15us"},
+        {60000000001, "1m0.000000001s"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char out[48];
@@ -132,10 +164,11 @@ static void duration_texts_read_back(void **state)
 
 static void endpoints(void **state)
 {
-    static const char *const good[] = {"localhost:4317", ":8888", "[::1]:4317", "10.0.0.1:0",
-                                       "https://x", "dns:///gw:4317", "unix:///run/x"};
+    static const char *const good[] = {"localhost:4317", ":8888",     "[::1]:4317",
+                                       "10.0.0.1:0",     "https://x", "dns:///gw:4317",
+                                       "unix:///run/x"};
     static const char *const bad[] = {"localhost", "::1:4317", "[::1]", "x:70000", "x:http",
-                                      "x:", "a b:1", "://x", "http://", "[::1:4317"};
+                                      "x:",        "a b:1",    "://x",  "http://", "[::1:4317"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
         if (value_endpoint_fault(good[i]))
             fail_msg("'%s': %s", good[i], value_endpoint_fault(good[i]));
@@ -146,8 +179,10 @@ static void endpoints(void **state)
 
 static void ids(void **state)
 {
-    static const char *const good[] = {"otlp", "otlp/2", "otlp_grpc/a.b-c", "x/\xc3\xa9", "A9_/b/c"};
-    static const char *const bad[] = {"", "/x", "otlp/", "9a", "a b", "a-b", "otlp/a b", "otlp/a=b"};
+    static const char *const good[] = {"otlp", "otlp/2", "otlp_grpc/a.b-c", "x/\xc3\xa9",
+                                       "A9_/b/c"};
+    static const char *const bad[] = {"",    "/x",  "otlp/",    "9a",
+                                      "a b", "a-b", "otlp/a b", "otlp/a=b"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
         if (value_id_fault(good[i]))
             fail_msg("'%s': %s", good[i], value_id_fault(good[i]));
@@ -160,9 +195,12 @@ static void ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kinds_of_plain_words), cmocka_unit_test(integers),
-        cmocka_unit_test(doubles),              cmocka_unit_test(durations),
-        cmocka_unit_test(duration_texts_read_back), cmocka_unit_test(endpoints),
+        cmocka_unit_test(kinds_of_plain_words),
+        cmocka_unit_test(integers),
+        cmocka_unit_test(doubles),
+        cmocka_unit_test(durations),
+        cmocka_unit_test(duration_texts_read_back),
+        cmocka_unit_test(endpoints),
         cmocka_unit_test(ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,13 +16,19 @@ struct sample_receiver {
 };
 
 static const struct option sample_grpc_options[] = {
-    {.key = "endpoint", .type = OPT_ENDPOINT, .offset = offsetof(struct sample_receiver, endpoint),
-     .def = "localhost:4317", .help = "Where to listen."},
+    {.key = "endpoint",
+     .type = OPT_ENDPOINT,
+     .offset = offsetof(struct sample_receiver, endpoint),
+     .def = "localhost:4317",
+     .help = "Where to listen."},
     OPTION_END,
 };
 
 static const struct option sample_protocols_options[] = {
-    {.key = "grpc", .type = OPT_STRUCT, .sub = sample_grpc_options, .presence = OPT_OFF_DEFAULT,
+    {.key = "grpc",
+     .type = OPT_STRUCT,
+     .sub = sample_grpc_options,
+     .presence = OPT_OFF_DEFAULT,
      .on_offset = offsetof(struct sample_receiver, grpc_on)},
     OPTION_END,
 };
@@ -43,10 +49,16 @@ struct sample_batch {
 };
 
 static const struct option sample_batch_options[] = {
-    {.key = "send_batch_size", .type = OPT_UINT, .offset = offsetof(struct sample_batch, size),
-     .def = "8192", .help = "Items that send a batch at once."},
-    {.key = "timeout", .type = OPT_DURATION, .offset = offsetof(struct sample_batch, timeout),
-     .def = "200ms", .help = "Longest time to wait."},
+    {.key = "send_batch_size",
+     .type = OPT_UINT,
+     .offset = offsetof(struct sample_batch, size),
+     .def = "8192",
+     .help = "Items that send a batch at once."},
+    {.key = "timeout",
+     .type = OPT_DURATION,
+     .offset = offsetof(struct sample_batch, timeout),
+     .def = "200ms",
+     .help = "Longest time to wait."},
     OPTION_END,
 };
 
@@ -55,8 +67,11 @@ struct sample_exporter {
 };
 
 static const struct option sample_exporter_options[] = {
-    {.key = "endpoint", .type = OPT_ENDPOINT, .offset = offsetof(struct sample_exporter, endpoint),
-     .flags = OPT_REQUIRED, .help = "The other side."},
+    {.key = "endpoint",
+     .type = OPT_ENDPOINT,
+     .offset = offsetof(struct sample_exporter, endpoint),
+     .flags = OPT_REQUIRED,
+     .help = "The other side."},
     {.key = "token", .type = OPT_SECRET, .offset = offsetof(struct sample_exporter, token)},
     OPTION_END,
 };
@@ -104,9 +119,9 @@ static const struct component sample_forward = {
 static const struct component sample_health = {.kind = KIND_EXTENSION, .name = "health_check"};
 
 static const struct component *const sample_components[] = {
-    &sample_otlp,  &sample_span_source,  &sample_batch,   &sample_otlp_grpc,
-    &sample_debug, &sample_span_metrics, &sample_forward, &sample_health,
-    NULL,
+    &sample_otlp,      &sample_span_source, &sample_batch,
+    &sample_otlp_grpc, &sample_debug,       &sample_span_metrics,
+    &sample_forward,   &sample_health,      NULL,
 };
 
 #endif

@@ -7,14 +7,14 @@
 
 #include "common/pipeline/telemetry.h"
 
-static const struct metric_desc spans = {"receiver_accepted_spans", "h", "{spans}",
-                                         METRIC_KIND_COUNTER, LEVEL_BASIC, NULL, 0};
-static const struct metric_desc uptime = {"process_uptime", "h", "s", METRIC_KIND_COUNTER,
-                                          LEVEL_BASIC, NULL, 0};
-static const struct metric_desc cpu = {"process_cpu_seconds", "h", "s", METRIC_KIND_COUNTER,
-                                       LEVEL_BASIC, NULL, 0};
-static const struct metric_desc rss = {"process_memory_rss", "h", "By", METRIC_KIND_GAUGE,
-                                       LEVEL_BASIC, NULL, 0};
+static const struct metric_desc spans = {
+    "receiver_accepted_spans", "h", "{spans}", METRIC_KIND_COUNTER, LEVEL_BASIC, NULL, 0};
+static const struct metric_desc uptime = {"process_uptime", "h",  "s", METRIC_KIND_COUNTER,
+                                          LEVEL_BASIC,      NULL, 0};
+static const struct metric_desc cpu = {"process_cpu_seconds", "h",  "s", METRIC_KIND_COUNTER,
+                                       LEVEL_BASIC,           NULL, 0};
+static const struct metric_desc rss = {"process_memory_rss", "h",  "By", METRIC_KIND_GAUGE,
+                                       LEVEL_BASIC,          NULL, 0};
 
 static void expect(const struct metric_desc *d, const char *want)
 {

@@ -41,12 +41,14 @@ static void collect(struct rig *r)
     while ((x = parser_http1.take(r->state))) {
         struct http1_exchange *h = CONTAINER_OF(x, struct http1_exchange, base);
 
-        r->n += (size_t)snprintf(r->out + r->n, sizeof(r->out) - r->n, "%.*s %.*s %u", STR_ARG(h->method),
-                                 (int)MIN(h->target.n, 40u), h->target.p, h->status);
+        r->n += (size_t)snprintf(r->out + r->n, sizeof(r->out) - r->n, "%.*s %.*s %u",
+                                 STR_ARG(h->method), (int)MIN(h->target.n, 40u), h->target.p,
+                                 h->status);
         if (x->flags & EXCHANGE_REQUEST_SIZE && x->request_body)
             r->n += (size_t)snprintf(r->out + r->n, 64, " in=%lu", (unsigned long)x->request_body);
         if (x->flags & EXCHANGE_RESPONSE_SIZE && x->response_body)
-            r->n += (size_t)snprintf(r->out + r->n, 64, " out=%lu", (unsigned long)x->response_body);
+            r->n +=
+                (size_t)snprintf(r->out + r->n, 64, " out=%lu", (unsigned long)x->response_body);
         if (x->flags & EXCHANGE_CUT)
             r->n += (size_t)snprintf(r->out + r->n, 64, " cut");
         if (x->flags & EXCHANGE_INCOMPLETE)
@@ -138,7 +140,8 @@ CASE(heads_in_pieces)
 {
     for (size_t size = 1; size < 40; size++) {
         BEGIN;
-        pieces(&r, FLOW_REQUEST, "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody" SIMPLE, size);
+        pieces(&r, FLOW_REQUEST,
+               "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody" SIMPLE, size);
         pieces(&r, FLOW_RESPONSE, OK5 OK5, size);
         assert_false(r.broken);
         END("POST /p 200 in=4 out=5\nGET /a 200 out=5\n");
@@ -212,7 +215,8 @@ CASE(hundred_continue)
     RESP("HTTP/1.1 100 Continue\r\n\r\n");
     assert_string_equal(r.out, "");
     REQ("abcdef");
-    RESP("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    RESP(
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
     END("PUT /u 201 in=6\n");
 }
 
@@ -330,8 +334,9 @@ CASE(upgrade)
 
 CASE(not_http)
 {
-    static const char *const others[] = {"\x16\x03\x01\x02", "PRI * HTTP/2.0\r\n\r\nSM", "*1\r\n$4\r\nPING\r\n",
-                                         "GET / SOMETHING/1.1\r\n", "SSH-2.0-OpenSSH\r\n", "GET\t/"};
+    static const char *const others[] = {"\x16\x03\x01\x02",     "PRI * HTTP/2.0\r\n\r\nSM",
+                                         "*1\r\n$4\r\nPING\r\n", "GET / SOMETHING/1.1\r\n",
+                                         "SSH-2.0-OpenSSH\r\n",  "GET\t/"};
 
     for (unsigned i = 0; i < ARRAY_LEN(others); i++) {
         BEGIN;
@@ -366,7 +371,8 @@ CASE(joined_before_response)
     r.pos[FLOW_RESPONSE] = 1000;
     REQ("GET /second HTTP/1.1\r\n\r\n");
     r.pos[FLOW_RESPONSE] = 900; /* delivered late */
-    RESP("HTTP/1.1 500 Old\r\nContent-Length: 62\r\n\r\n01234567890123456789012345678901234567890123456789012345678901");
+    RESP(
+        "HTTP/1.1 500 Old\r\nContent-Length: 62\r\n\r\n01234567890123456789012345678901234567890123456789012345678901");
     r.pos[FLOW_RESPONSE] = 1000;
     RESP(OK5);
     END("GET /second 200 out=5\n");
@@ -388,7 +394,7 @@ CASE(loss_in_requests)
     BEGIN;
     REQ("GET /1 HTTP/1.1\r\n\r\n");
     hole(&r, FLOW_REQUEST, 300, SEGMENT_LOST); /* request 2, perhaps 3 */
-    RESP(OK5);                                  /* to 1: order tells */
+    RESP(OK5);                                 /* to 1: order tells */
     forced(&r, FLOW_RESPONSE, "HTTP/1.1 500 Lost\r\nContent-Length: 0\r\n\r\n"); /* to 2: unknown */
     REQ("GET /4 HTTP/1.1\r\n\r\n");
     RESP(OK5);
@@ -421,8 +427,9 @@ CASE(response_before_its_request)
     assert_int_equal(feed(&r, FLOW_RESPONSE, OK5, sizeof(OK5) - 1, SEGMENT_CALL_START), 0);
     REQ(SIMPLE);
     RESP(OK5);
-    assert_int_equal(feed(&r, FLOW_RESPONSE, OK5, sizeof(OK5) - 1, SEGMENT_CALL_START | SEGMENT_FORCE),
-                     sizeof(OK5) - 1);
+    assert_int_equal(
+        feed(&r, FLOW_RESPONSE, OK5, sizeof(OK5) - 1, SEGMENT_CALL_START | SEGMENT_FORCE),
+        sizeof(OK5) - 1);
     END("GET /a 200 out=5\n");
 }
 
@@ -442,10 +449,14 @@ CASE(bad_framing)
 CASE(times)
 {
     struct exchange *x;
-    struct segment s = {.p = (const uint8_t *)SIMPLE, .len = sizeof(SIMPLE) - 1, .first_ns = 10, .end_ns = 20,
+    struct segment s = {.p = (const uint8_t *)SIMPLE,
+                        .len = sizeof(SIMPLE) - 1,
+                        .first_ns = 10,
+                        .end_ns = 20,
                         .tgid = 7};
     struct segment a = {.p = (const uint8_t *)OK5, .len = 40, .first_ns = 30, .end_ns = 40};
-    struct segment b = {.p = (const uint8_t *)OK5 + 40, .len = sizeof(OK5) - 1 - 40, .first_ns = 50, .end_ns = 60};
+    struct segment b = {
+        .p = (const uint8_t *)OK5 + 40, .len = sizeof(OK5) - 1 - 40, .first_ns = 50, .end_ns = 60};
     uint64_t used = 0;
     BEGIN;
 
@@ -468,8 +479,9 @@ CASE(times)
 CASE(fields)
 {
     struct http1_exchange *x;
-    struct segment s = {.p = (const uint8_t *)"GET / HTTP/1.1\nHOST:  example.org:81\nuser-agent:u/1 (x)\n"
-                                              "traceparent: a\nTraceparent: b\nX-Forwarded-For: 1.2.3.4\n\n"};
+    struct segment s = {
+        .p = (const uint8_t *)"GET / HTTP/1.1\nHOST:  example.org:81\nuser-agent:u/1 (x)\n"
+                              "traceparent: a\nTraceparent: b\nX-Forwarded-For: 1.2.3.4\n\n"};
     uint64_t used = 0;
     BEGIN;
 

@@ -13,7 +13,8 @@
 
 enum { TRACES_MAX = 4096 };
 
-/* ---- a sub-exporter: keeps what it gets (a queue whose back end does not answer) or takes it ---- */
+/* ---- a sub-exporter: keeps what it gets (a queue whose back end does not answer) or takes it ----
+ */
 
 struct waiting {
     struct batch *b;

@@ -39,8 +39,9 @@ static void expect_refused(const char *body, const char *want)
 
 static void refusals(void **state)
 {
-    static const char dns[] = "yaml:4:3: exporters::load_balancing: resolver: exactly one of static "
-                              "and dns is needed\n";
+    static const char dns[] =
+        "yaml:4:3: exporters::load_balancing: resolver: exactly one of static "
+        "and dns is needed\n";
     expect_refused("", dns);
     expect_refused("{resolver: {}}", dns);
     expect_refused("{resolver: {static: {hostnames: [a]}, dns: {hostname: b}}}", dns);
@@ -49,18 +50,22 @@ static void refusals(void **state)
                    "required\n");
     expect_refused("{resolver: {dns: {hostname: b, port: x}}}",
                    "yaml:4:3: exporters::load_balancing: resolver::dns::port: 'x' is no port\n");
-    expect_refused("{resolver: {k8s: {service: x}}}",
-                   "yaml:4:31: exporters::load_balancing::resolver: the Collector's key 'k8s' is not "
-                   "supported here: use dns with a headless service\n");
-    expect_refused("{routing_key: attributes, resolver: {static: {hostnames: [a]}}}",
-                   "yaml:4:33: exporters::load_balancing::routing_key: 'attributes' is none of \"\", "
-                   "traceID, service\n");
-    expect_refused("{protocol: {otlp: {endpoint: x:1}}, resolver: {static: {hostnames: [a]}}}",
-                   "yaml:4:3: exporters::load_balancing: protocol::otlp::endpoint is each backend's "
-                   "own: name them under resolver\n");
-    expect_refused("{protocol: {otlp: {timout: 1s}}, resolver: {static: {hostnames: [a]}}}",
-                   "yaml:4:38: exporters::load_balancing::protocol::otlp: unknown key 'timout' (did "
-                   "you mean 'timeout'?)\n");
+    expect_refused(
+        "{resolver: {k8s: {service: x}}}",
+        "yaml:4:31: exporters::load_balancing::resolver: the Collector's key 'k8s' is not "
+        "supported here: use dns with a headless service\n");
+    expect_refused(
+        "{routing_key: attributes, resolver: {static: {hostnames: [a]}}}",
+        "yaml:4:33: exporters::load_balancing::routing_key: 'attributes' is none of \"\", "
+        "traceID, service\n");
+    expect_refused(
+        "{protocol: {otlp: {endpoint: x:1}}, resolver: {static: {hostnames: [a]}}}",
+        "yaml:4:3: exporters::load_balancing: protocol::otlp::endpoint is each backend's "
+        "own: name them under resolver\n");
+    expect_refused(
+        "{protocol: {otlp: {timout: 1s}}, resolver: {static: {hostnames: [a]}}}",
+        "yaml:4:38: exporters::load_balancing::protocol::otlp: unknown key 'timout' (did "
+        "you mean 'timeout'?)\n");
 }
 
 static void defaults(void **state)
@@ -107,7 +112,8 @@ static void only_equal_protocols_are_taken_over(void **state)
         {"{protocol: {otlp: {timeout: 5s}}, resolver: {dns: {hostname: x}}}", true},
         {"{protocol: {otlp: {timeout: 4s}}, resolver: {static: {hostnames: [a]}}}", false},
         {"{protocol: {otlp: {headers: {k: v}}}, resolver: {static: {hostnames: [a]}}}", false},
-        {"{protocol: {otlp: {tls: {insecure: true}}}, resolver: {static: {hostnames: [a]}}}", false},
+        {"{protocol: {otlp: {tls: {insecure: true}}}, resolver: {static: {hostnames: [a]}}}",
+         false},
     };
     assert_int_equal(load(&a, "{resolver: {static: {hostnames: [a]}}}", &problems), 0);
     buf_fini(&problems);
