@@ -12,6 +12,12 @@ struct batch *batch__new(enum signal signal);
 int batch__share(struct batch *b, struct chunk *c, uint32_t *cap) MUSTCHECK;
 /* The span's key from its bytes. False when the bytes are malformed. */
 bool span_key_read(struct str body, struct span_key *key);
+/*
+ * Reads the key and validates to the leaf in one pass. True: both are done, and the general walk
+ * would say the same. False: this span is not of the common form, or it is wrong; *key is
+ * undefined.
+ */
+bool span_scan(struct str body, struct span_key *key);
 /* Data points of a Metric message; SIZE_MAX when malformed. */
 size_t metric_points(struct str body);
 

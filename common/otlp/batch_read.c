@@ -256,9 +256,12 @@ static int fill_record(struct filler *x, const struct field *f)
     rec->field = f->start;
     rec->len = (uint32_t)(f->end - f->start);
     rec->hdr = (uint8_t)hdr;
+    bool is_valid = !(x->flags & BATCH_VALIDATE);
     if (b->keys) {
         struct span_key *k = &b->keys[i];
-        if (!span_key_read(f->bytes, k))
+        if (!is_valid)
+            is_valid = span_scan(f->bytes, k);
+        if ((!is_valid || !(x->flags & BATCH_VALIDATE)) && !span_key_read(f->bytes, k))
             return bad_at(x->e, b->signal, &x->at, 3);
         k->scope = b->n_scopes - 1;
         k->resource = b->n_resources - 1;
@@ -267,7 +270,7 @@ static int fill_record(struct filler *x, const struct field *f)
         if (items >= 1u << 24)
             return bad_at(x->e, b->signal, &x->at, 3);
     }
-    if ((x->flags & BATCH_VALIDATE) && !otlp_validate_record(b->signal, f->bytes, x->e))
+    if (!is_valid && !otlp_validate_record(b->signal, f->bytes, x->e))
         return invalid(x, 3);
     rec->items = (uint32_t)items & 0xffffff;
     b->items += items;
