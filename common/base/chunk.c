@@ -106,10 +106,35 @@ static void chunk_destroy(struct chunk *c)
     pool_unref(owner);
 }
 
+static struct chunk *pop_free(struct pool *p, int class)
+{
+    struct chunk *c = p->free[class].head;
+    if (!c)
+        return NULL;
+    p->free[class].head = c->next;
+    p->free[class].n--;
+    p->free[class].lowest = MIN(p->free[class].lowest, p->free[class].n);
+    return c;
+}
+
+/* At the limit, what lies free in other classes gives way. */
+static bool make_room(struct pool *p, size_t cap)
+{
+    for (int i = CLASSES - 1; i >= 0; i--) {
+        struct chunk *c;
+        while ((c = pop_free(p, i))) {
+            chunk_destroy(c);
+            if (map_allowed(cap))
+                return true;
+        }
+    }
+    return false;
+}
+
 static struct chunk *chunk_create(struct pool *p, size_t cap)
 {
     struct chunk *c;
-    if (!map_allowed(cap))
+    if (!map_allowed(cap) && !make_room(p, cap))
         return NULL;
     c = try_alloc(sizeof(*c));
     uint8_t *data = c ? map_bytes(cap) : NULL;
@@ -145,17 +170,6 @@ static void take_returned(struct pool *p)
         keep_free(p, c);
         c = next;
     }
-}
-
-static struct chunk *pop_free(struct pool *p, int class)
-{
-    struct chunk *c = p->free[class].head;
-    if (!c)
-        return NULL;
-    p->free[class].head = c->next;
-    p->free[class].n--;
-    p->free[class].lowest = MIN(p->free[class].lowest, p->free[class].n);
-    return c;
 }
 
 struct chunk *chunk_new(size_t cap)
@@ -271,9 +285,11 @@ void pool_trim(void)
     struct pool *p = pool_current();
     take_returned(p);
     for (int i = 0; i < CLASSES; i++) {
-        /* Half of what nobody needed in the last period: a burst's blocks fade over some seconds.
+        /*
+         * A quarter of what nobody needed in the last second: load comes in waves, and clearing a
+         * fresh page costs more than filling it.
          */
-        for (uint32_t n = (p->free[i].lowest + 1) / 2; n > 0; n--) {
+        for (uint32_t n = (p->free[i].lowest + 3) / 4; n > 0; n--) {
             struct chunk *c = pop_free(p, i);
             if (!c)
                 break;

@@ -7,14 +7,13 @@
 
 #include "common/base/hashmap.h"
 
-enum { PAGE = 1024, FIRST_SLOTS = 256, BLOCK_HEADER = 16 };
+enum { PAGE = 1024, FIRST_SLOTS = 256, BLOCK_HEADER = 16, AT_BITS = 30 };
+#define AT_MASK ((1u << AT_BITS) - 1)
 
 void store_init(struct store *s)
 {
     *s = (struct store){0};
     list_init(&s->pending);
-    list_init(&s->sampled);
-    list_init(&s->not_sampled);
 }
 
 static void free_block(struct store_block *b)
@@ -33,6 +32,19 @@ static void free_runs(struct store *s, struct trace *t)
     t->n_runs = 0;
 }
 
+static void free_page(struct decisions *d, uint64_t page)
+{
+    free(d->pages[page & d->mask]);
+    mem_account(-(int64_t)(PAGE * sizeof(struct decision)));
+}
+
+static void decisions_fini(struct decisions *d)
+{
+    for (uint64_t page = d->first / PAGE; page < (d->end + PAGE - 1) / PAGE; page++)
+        free_page(d, page);
+    free(d->pages);
+}
+
 void store_fini(struct store *s)
 {
     LIST_EACH (it, &s->pending)
@@ -44,48 +56,108 @@ void store_fini(struct store *s)
     mem_account(-(int64_t)(s->n_pages * PAGE * sizeof(struct trace)));
     if (s->slots)
         mem_account(-(int64_t)((s->mask + 1) * sizeof(*s->slots)));
+    for (unsigned i = 0; i < STORE_DECIDED; i++)
+        decisions_fini(&s->decided[i]);
     free(s->pages);
     free(s->slots);
     *s = (struct store){0};
 }
 
+/* ---- decisions ---- */
+
+static struct decision *decision_at(const struct decisions *d, uint64_t number)
+{
+    return &d->pages[number / PAGE & d->mask][number % PAGE];
+}
+
+/* The decision that a slot names: numbers are kept in thirty bits, and fewer than that exist. */
+static struct decision *decision_of(const struct decisions *d, uint32_t at)
+{
+    return decision_at(d, d->first + ((at - d->first) & AT_MASK));
+}
+
+static bool grow_ring(struct decisions *d)
+{
+    uint32_t old = d->pages ? d->mask + 1 : 0, n = old ? old * 2 : 4;
+    struct decision **pages = try_alloc(n * sizeof(*pages));
+    if (!pages)
+        return false;
+    for (uint64_t page = d->first / PAGE; page < d->end / PAGE; page++)
+        pages[page & (n - 1)] = d->pages[page & d->mask];
+    free(d->pages);
+    d->pages = pages;
+    d->mask = n - 1;
+    return true;
+}
+
+/* Room for the next decision, NULL when memory is refused. */
+static struct decision *next_decision(struct decisions *d)
+{
+    if (d->end % PAGE == 0) {
+        uint64_t pages = d->end / PAGE - d->first / PAGE;
+        if ((!d->pages || pages > d->mask) && !grow_ring(d))
+            return NULL;
+        struct decision *page = try_alloc(PAGE * sizeof(*page));
+        if (!page)
+            return NULL;
+        mem_account(PAGE * sizeof(*page));
+        d->pages[d->end / PAGE & d->mask] = page;
+    }
+    return decision_at(d, d->end++);
+}
+
 /* ---- the table ---- */
 
-static struct trace *trace_at(const struct store *s, uint32_t at)
+static struct trace *trace_at(const struct store *s, uint32_t index)
 {
-    return &s->pages[(at - 1) / PAGE][(at - 1) % PAGE];
+    return &s->pages[index / PAGE][index % PAGE];
 }
 
+/* The shard took the highest four bits of the hash. */
 static uint32_t tag_of(uint64_t hash)
 {
-    return (uint32_t)(hash >> 28); /* the shard took the highest four bits */
+    uint32_t tag = (uint32_t)(hash >> 28);
+    return tag ? tag : 1;
 }
 
-static size_t home_of(const struct store *s, uint32_t at)
+static uint32_t slot_at(enum trace_state state, uint64_t number)
 {
-    return trace_at(s, at)->hash & s->mask;
+    return (uint32_t)state << AT_BITS | (uint32_t)(number & AT_MASK);
 }
 
-struct trace *store_find(struct store *s, uint64_t hash, const uint8_t id[16])
+void store_prefetch(const struct store *s, uint64_t hash)
 {
+    if (s->slots)
+        __builtin_prefetch(&s->slots[tag_of(hash) & s->mask]);
+}
+
+enum trace_state store_find(struct store *s, uint64_t hash, const uint8_t id[16], struct trace **t)
+{
+    uint32_t tag = tag_of(hash);
     if (!s->slots)
-        return NULL;
-    for (size_t i = hash & s->mask; s->slots[i].at; i = (i + 1) & s->mask) {
-        if (s->slots[i].tag != tag_of(hash))
+        return TRACE_UNKNOWN;
+    for (size_t i = tag & s->mask; s->slots[i].tag; i = (i + 1) & s->mask) {
+        if (s->slots[i].tag != tag)
             continue;
-        struct trace *t = trace_at(s, s->slots[i].at);
-        if (memcmp(t->id, id, 16) == 0)
-            return t;
+        uint32_t at = s->slots[i].at;
+        enum trace_state state = (enum trace_state)(at >> AT_BITS);
+        if (state == TRACE_PENDING) {
+            *t = trace_at(s, at);
+            if (memcmp((*t)->id, id, 16) == 0)
+                return state;
+        } else if (memcmp(decision_of(&s->decided[state], at)->id, id, 16) == 0) {
+            return state;
+        }
     }
-    return NULL;
+    return TRACE_UNKNOWN;
 }
 
-static void place(struct store_slot *slots, size_t mask, uint64_t hash, uint32_t at)
+static void place(struct store_slot *slots, size_t mask, struct store_slot slot)
 {
-    size_t i = hash & mask;
-    while (slots[i].at)
+    size_t i = slot.tag & mask;
+    while (slots[i].tag)
         i = (i + 1) & mask;
-    slots[i] = (struct store_slot){tag_of(hash), at};
+    slots[i] = slot;
 }
 
 static int grow_slots(struct store *s)
@@ -96,8 +168,8 @@ static int grow_slots(struct store *s)
         return -ENOMEM;
     memset(slots, 0, n * sizeof(*slots));
     for (size_t i = 0; i < old; i++)
-        if (s->slots[i].at)
-            place(slots, n - 1, trace_at(s, s->slots[i].at)->hash, s->slots[i].at);
+        if (s->slots[i].tag)
+            place(slots, n - 1, s->slots[i]);
     free(s->slots);
     mem_account((int64_t)((n - old) * sizeof(*slots)));
     s->slots = slots;
@@ -105,13 +177,19 @@ static int grow_slots(struct store *s)
     return 0;
 }
 
-static void remove_slot(struct store *s, const struct trace *t)
+static struct store_slot *find_slot(struct store *s, uint32_t tag, uint32_t at)
 {
-    size_t hole = t->hash & s->mask;
-    while (trace_at(s, s->slots[hole].at) != t)
-        hole = (hole + 1) & s->mask;
-    for (size_t i = (hole + 1) & s->mask; s->slots[i].at; i = (i + 1) & s->mask) {
-        size_t home = home_of(s, s->slots[i].at);
+    size_t i = tag & s->mask;
+    while (s->slots[i].tag != tag || s->slots[i].at != at)
+        i = (i + 1) & s->mask;
+    return &s->slots[i];
+}
+
+static void remove_slot(struct store *s, uint32_t tag, uint32_t at)
+{
+    size_t hole = (size_t)(find_slot(s, tag, at) - s->slots);
+    for (size_t i = (hole + 1) & s->mask; s->slots[i].tag; i = (i + 1) & s->mask) {
+        size_t home = s->slots[i].tag & s->mask;
         if (((i - home) & s->mask) < ((i - hole) & s->mask))
             continue; /* it would move in front of its home */
         s->slots[hole] = s->slots[i];
@@ -123,43 +201,48 @@ static void remove_slot(struct store *s, const struct trace *t)
 
 /* ---- traces ---- */
 
-/* Index + 1 of an unused trace, 0 when memory is refused. */
-static uint32_t new_trace(struct store *s)
+/* A trace that nobody uses, its index set. NULL when memory is refused. */
+static struct trace *unused_trace(struct store *s)
 {
+    struct trace *t = s->free;
+    if (t) {
+        s->free = (struct trace *)(void *)t->more_runs;
+        return t;
+    }
     if (s->used == s->n_pages * PAGE) {
         struct trace **pages = try_realloc(s->pages, (s->n_pages + 1) * sizeof(struct trace *));
         if (!pages)
-            return 0;
+            return NULL;
         s->pages = pages;
         pages[s->n_pages] = try_alloc(PAGE * sizeof(struct trace));
         if (!pages[s->n_pages])
-            return 0;
+            return NULL;
         s->n_pages++;
         mem_account(PAGE * sizeof(struct trace));
     }
-    return ++s->used;
+    t = trace_at(s, s->used);
+    t->index = s->used++;
+    return t;
+}
+
+static void give_up_trace(struct store *s, struct trace *t)
+{
+    t->more_runs = (struct run *)(void *)s->free;
+    s->free = t;
 }
 
 struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], uint64_t now_ns)
 {
-    struct trace *t = s->free;
-    uint32_t at;
     if ((!s->slots || (s->n + 1) * 8 > (s->mask + 1) * 5) && grow_slots(s))
         return NULL;
-    if (t) {
-        s->free = (struct trace *)(void *)t->more_runs;
-        at = t->index;
-    } else {
-        at = new_trace(s);
-        if (!at)
-            return NULL;
-        t = trace_at(s, at);
-    }
-    *t = (struct trace){.hash = hash, .first_ns = now_ns, .min_start = UINT64_MAX, .index = at};
+    struct trace *t = unused_trace(s);
+    if (!t)
+        return NULL;
+    *t = (struct trace){
+        .tag = tag_of(hash), .first_ns = now_ns, .min_start = UINT64_MAX, .index = t->index};
     memcpy(t->id, id, 16);
     list_push(&s->pending, &t->in_order);
-    s->n_pending++;
-    place(s->slots, s->mask, hash, at);
+    place(s->slots, s->mask, (struct store_slot){t->tag, slot_at(TRACE_PENDING, t->index)});
     s->n++;
     return t;
 }
@@ -222,11 +305,12 @@ static struct store_block *block_with_room(struct store *s, size_t n)
 }
 
 /* The envelope's offset in the block: found by its hash and compared, or written. */
-static uint32_t intern(struct store_block *b, struct str envelope)
+static uint32_t intern(struct store_block *b, struct str envelope, uint64_t *hash)
 {
-    uint64_t hash = hash_str(envelope);
-    unsigned slot = hash & (ARRAY_LEN(b->interned) - 1);
-    if (b->interned[slot].at && b->interned[slot].hash == hash &&
+    if (!*hash)
+        *hash = hash_str(envelope) | 1;
+    unsigned slot = (unsigned)(*hash >> 32) & (ARRAY_LEN(b->interned) - 1);
+    if (b->interned[slot].at && b->interned[slot].hash == *hash &&
         str_eq(block_bytes(b, b->interned[slot].at), envelope))
         return b->interned[slot].at;
     uint32_t at = (uint32_t)b->chunk->len, n = (uint32_t)envelope.n;
@@ -234,30 +318,61 @@ static uint32_t intern(struct store_block *b, struct str envelope)
     if (n)
         memcpy(b->chunk->data + at + sizeof(n), envelope.p, n);
     b->chunk->len = align8(at + sizeof(n) + n);
-    b->interned[slot].hash = hash;
+    b->interned[slot].hash = *hash;
     b->interned[slot].at = at;
     return at;
 }
 
-int store_insert(struct store *s, struct trace *t, const struct batch *b, uint32_t i,
-                 struct store_last *last)
+int store_source_init(struct store_source *src, const struct batch *b)
 {
-    const struct record *rec = &b->records[i];
-    const struct span_key *k = &b->keys[i];
-    struct str resource = b->resources[k->resource].envelope, scope = b->scopes[k->scope].envelope;
+    size_t n = (size_t)b->n_resources + b->n_scopes;
+    *src = (struct store_source){.b = b, .resource_hash = try_alloc(n * sizeof(uint64_t))};
+    if (!src->resource_hash)
+        return -ENOMEM;
+    memset(src->resource_hash, 0, n * sizeof(uint64_t));
+    src->scope_hash = src->resource_hash + b->n_resources;
+    return 0;
+}
+
+void store_source_fini(struct store_source *src)
+{
+    free(src->resource_hash);
+}
+
+/* Both envelopes of the span are in the block, and src->last says where. */
+static void intern_both(struct store_block *block, struct store_source *src, uint32_t resource,
+                        uint32_t scope)
+{
+    if (src->last.block != block) {
+        src->last.block = block;
+        src->last.resource_index = src->last.scope_index = 0;
+    }
+    if (src->last.resource_index != resource + 1) {
+        src->last.resource_index = resource + 1;
+        src->last.resource =
+            intern(block, src->b->resources[resource].envelope, &src->resource_hash[resource]);
+    }
+    if (src->last.scope_index != scope + 1) {
+        src->last.scope_index = scope + 1;
+        src->last.scope = intern(block, src->b->scopes[scope].envelope, &src->scope_hash[scope]);
+    }
+}
+
+int store_insert(struct store *s, struct trace *t, struct store_source *src, uint32_t i)
+{
+    const struct record *rec = &src->b->records[i];
+    const struct span_key *k = &src->b->keys[i];
     /* Room for the worst case: both envelopes are written anew. */
-    size_t need = sizeof(struct stored_span) + align8(rec->len) + resource.n + scope.n + 32;
+    size_t need = sizeof(struct stored_span) + align8(rec->len) +
+                  src->b->resources[k->resource].envelope.n + src->b->scopes[k->scope].envelope.n +
+                  32;
     struct store_block *block = block_with_room(s, need);
     struct run *run = block ? run_for(t, block) : NULL;
     if (!run)
         return -ENOMEM;
-    if (last->block != block || last->scope_index != k->scope + 1) {
-        *last = (struct store_last){.block = block, .scope_index = k->scope + 1};
-        last->resource = intern(block, resource);
-        last->scope = intern(block, scope);
-    }
+    intern_both(block, src, k->resource, k->scope);
     uint32_t at = (uint32_t)block->chunk->len;
-    struct stored_span head = {rec->len, run->last, last->resource, last->scope};
+    struct stored_span head = {rec->len, run->last, src->last.resource, src->last.scope};
     memcpy(block->chunk->data + at, &head, sizeof(head));
     memcpy(block->chunk->data + at + sizeof(head), rec->field, rec->len);
     block->chunk->len = at + sizeof(head) + align8(rec->len);
@@ -283,24 +398,26 @@ void store_release(struct store *s, const struct run *r)
 
 void store_remember(struct store *s, struct trace *t, enum trace_state state)
 {
-    ASSERT(t->state == TRACE_PENDING);
+    struct decisions *d = &s->decided[state];
+    uint32_t pending = slot_at(TRACE_PENDING, t->index);
+    struct decision *made = next_decision(d);
     list_remove(&t->in_order);
-    s->n_pending--;
-    t->state = (uint8_t)state;
-    t->more_runs = NULL; /* the caller has them */
-    t->n_runs = 0;
-    list_push(state == TRACE_SAMPLED ? &s->sampled : &s->not_sampled, &t->in_order);
-    *(state == TRACE_SAMPLED ? &s->n_sampled : &s->n_not_sampled) += 1;
+    if (made) {
+        memcpy(made->id, t->id, 16);
+        made->tag = t->tag;
+        find_slot(s, t->tag, pending)->at = slot_at(state, d->end - 1);
+    } else { /* no memory to remember it: what comes late is a new trace */
+        remove_slot(s, t->tag, pending);
+    }
+    give_up_trace(s, t);
 }
 
 void store_forget_oldest(struct store *s, enum trace_state state)
 {
-    struct list *it = list_pop(state == TRACE_SAMPLED ? &s->sampled : &s->not_sampled);
-    if (!it)
+    struct decisions *d = &s->decided[state];
+    if (d->first == d->end)
         return;
-    struct trace *t = LIST_ENTRY(it, struct trace, in_order);
-    *(state == TRACE_SAMPLED ? &s->n_sampled : &s->n_not_sampled) -= 1;
-    remove_slot(s, t);
-    t->more_runs = (struct run *)(void *)s->free;
-    s->free = t;
+    remove_slot(s, decision_at(d, d->first)->tag, slot_at(state, d->first));
+    if (++d->first % PAGE == 0)
+        free_page(d, d->first / PAGE - 1);
 }

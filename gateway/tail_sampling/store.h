@@ -9,8 +9,9 @@
  * A block is position-independent: all its references are offsets into itself. Dropping a trace
  * touches its record and the counters of its blocks, never its spans.
  *
- * Life of a trace: store_insert ─► PENDING ─ store_take_due ─► the caller's, decided ─►
- * store_remember ─► SAMPLED or NOT_SAMPLED without spans ─► forgotten, oldest first.
+ * Life of a trace: store_add ─► PENDING, store_insert* ─► decided by the caller ─► store_remember:
+ * its spans are the caller's, its id is remembered as SAMPLED or NOT_SAMPLED in a tenth of the room
+ * ─► forgotten, oldest first.
  *
  * Not thread-safe: the shard's lock is the caller's. Span bytes of a detached run may be read
  * without the lock until store_release.
@@ -24,7 +25,13 @@
 #define STORE_BLOCK_BYTES (256 << 10)
 #define STORE_INLINE_RUNS 3
 
-enum trace_state { TRACE_PENDING, TRACE_SAMPLED, TRACE_NOT_SAMPLED };
+enum trace_state {
+    TRACE_PENDING,
+    TRACE_SAMPLED,
+    TRACE_NOT_SAMPLED,
+    TRACE_UNKNOWN,
+};
+#define STORE_DECIDED (TRACE_NOT_SAMPLED + 1)
 
 struct store_block {
     struct chunk *chunk;
@@ -50,21 +57,33 @@ struct run {
 
 struct trace {
     uint8_t id[16];
-    uint64_t hash;
     uint64_t first_ns;           /* monotonic arrival of the first span */
     uint64_t min_start, max_end; /* Unix ns */
     uint64_t bytes;
-    uint32_t n_spans, index;    /* index: 1 + place in the pages */
-    uint8_t state, status_mask; /* 1 << status for each seen */
+    uint32_t n_spans, index; /* index: place in the pages */
+    uint32_t tag;            /* of its slot */
+    uint8_t status_mask;     /* 1 << status for each seen */
     uint16_t n_runs, cap_runs;
     struct run inline_runs[STORE_INLINE_RUNS];
-    struct run *more_runs; /* all runs, once they do not fit inline */
-    struct list in_order;  /* of its state's list, oldest first */
+    struct run *more_runs; /* all runs, once they do not fit inline; of a free one the next */
+    struct list in_order;  /* pending, oldest first */
 };
 
+/* Decided traces of one outcome, in the order of their decisions, in pages that come and go. */
+struct decision {
+    uint8_t id[16];
+    uint32_t tag;
+};
+struct decisions {
+    struct decision **pages; /* a ring: page k of all time lies at k & mask */
+    uint32_t mask;           /* 0 with pages NULL: none yet */
+    uint64_t first, end;     /* numbers of the oldest and of the next */
+};
+
+/* `at`: enum trace_state in the two high bits; index of the trace, or number of the decision. */
 struct store_slot {
-    uint32_t tag; /* high half of the hash */
-    uint32_t at;  /* 1 + index into traces; 0 = free */
+    uint32_t tag; /* of the hash, never 0; 0 = free */
+    uint32_t at;
 };
 
 struct store {
@@ -75,27 +94,45 @@ struct store {
     struct trace *free; /* linked by more_runs */
     struct store_block *current;
     uint32_t next_block;
-    struct list pending, sampled, not_sampled;
-    uint64_t n_pending, n_sampled, n_not_sampled;
+    struct list pending;
+    struct decisions decided[STORE_DECIDED]; /* by state; [TRACE_PENDING] is unused */
 };
 
 void store_init(struct store *s);
 void store_fini(struct store *s);
-/* The trace of that id, or NULL. */
-struct trace *store_find(struct store *s, uint64_t hash, const uint8_t id[16]);
+/* What is known of that id; *t is set when it is PENDING. */
+enum trace_state store_find(struct store *s, uint64_t hash, const uint8_t id[16], struct trace **t);
+/* Asks for the memory that store_find will look at first. */
+void store_prefetch(const struct store *s, uint64_t hash);
 /* A new pending trace. NULL when memory is refused. */
 struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], uint64_t now_ns);
-/* Copies record i of b into the current block. -ENOMEM. `last`: scratch of one batch, zero at
- * first. */
-struct store_last {
-    struct store_block *block;
-    uint32_t scope_index, resource, scope;
+
+/* A batch on its way into stores. */
+struct store_source {
+    const struct batch *b;
+    uint64_t *resource_hash, *scope_hash; /* of the envelopes, by group; 0 = not computed yet */
+    struct {                              /* the last span, in one store */
+        struct store_block *block;
+        uint32_t scope_index, resource_index, resource, scope; /* indexes + 1 */
+    } last;
 };
-int store_insert(struct store *s, struct trace *t, const struct batch *b, uint32_t i,
-                 struct store_last *last) MUSTCHECK;
+int store_source_init(struct store_source *src, const struct batch *b) MUSTCHECK; /* -ENOMEM */
+void store_source_fini(struct store_source *src);
+/* To be called when the source goes on to another store. */
+static inline void store_source_next(struct store_source *src)
+{
+    src->last.block = NULL;
+}
+
+/* Copies record i of the source into the current block. -ENOMEM. */
+int store_insert(struct store *s, struct trace *t, struct store_source *src, uint32_t i) MUSTCHECK;
 struct run *trace_runs(struct trace *t);
-/* The trace has been decided: its runs are the caller's now, it is remembered with that state. */
+/* The trace has been decided: its runs are the caller's now, its id is remembered, *t is gone. */
 void store_remember(struct store *s, struct trace *t, enum trace_state state);
+static inline uint64_t store_remembered(const struct store *s, enum trace_state state)
+{
+    return s->decided[state].end - s->decided[state].first;
+}
 /* The oldest remembered trace of that state is forgotten. */
 void store_forget_oldest(struct store *s, enum trace_state state);
 /* Gives the spans of a run back. */

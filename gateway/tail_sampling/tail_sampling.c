@@ -182,45 +182,47 @@ static const struct metric_desc on_memory_desc = {PREFIX "sampling_traces_on_mem
 struct leftovers {
     uint32_t *late; /* indexes of records whose trace is kept */
     uint32_t n_late;
-    uint64_t late_dropped, refused, taken;
+    uint64_t late_dropped, refused, taken, new_traces;
 };
 
-static void insert_one(struct sampler *self, struct store *s, const struct batch *b, uint32_t i,
-                       uint64_t hash, struct store_last *last, struct leftovers *left)
+static void insert_one(struct sampler *self, struct store *s, struct store_source *src, uint32_t i,
+                       uint64_t hash, struct leftovers *left)
 {
-    const uint8_t *id = b->keys[i].trace_id;
-    struct trace *t = store_find(s, hash, id);
-    if (!t) {
-        t = store_add(s, hash, id, b->received_ns);
+    const uint8_t *id = src->b->keys[i].trace_id;
+    struct trace *t = NULL;
+    enum trace_state state = store_find(s, hash, id, &t);
+    if (state == TRACE_UNKNOWN) {
+        t = store_add(s, hash, id, src->b->received_ns);
         if (!t) {
             left->refused++;
             return;
         }
-        atomic_fetch_add_explicit(&self->n_pending, 1, memory_order_relaxed);
-        series_add(self->new_traces, 1);
+        left->new_traces++;
     }
-    if (t->state == TRACE_SAMPLED)
+    if (state == TRACE_SAMPLED)
         left->late[left->n_late++] = i;
-    else if (t->state == TRACE_NOT_SAMPLED)
+    else if (state == TRACE_NOT_SAMPLED)
         left->late_dropped++;
-    else if (store_insert(s, t, b, i, last))
+    else if (store_insert(s, t, src, i))
         left->refused++;
     else
         left->taken++;
 }
 
-static void insert_part(struct sampler *self, const struct batch *b,
+static void insert_part(struct sampler *self, struct store_source *src,
                         const struct shard_parts *parts, unsigned shard, struct leftovers *left)
 {
     struct shard *sh = &self->shards[shard];
-    struct store_last last = {0};
+    uint64_t known = left->new_traces;
+    store_source_next(src);
     pthread_mutex_lock(&sh->lock);
     for (uint32_t k = parts->begin[shard]; k < parts->begin[shard + 1]; k++) {
         uint32_t i = parts->idx[k];
-        if (k + 4 < parts->begin[shard + 1] && sh->store.slots)
-            __builtin_prefetch(&sh->store.slots[parts->hash[parts->idx[k + 4]] & sh->store.mask]);
-        insert_one(self, &sh->store, b, i, parts->hash[i], &last, left);
+        if (k + 4 < parts->begin[shard + 1])
+            store_prefetch(&sh->store, parts->hash[parts->idx[k + 4]]);
+        insert_one(self, &sh->store, src, i, parts->hash[i], left);
     }
+    atomic_fetch_add_explicit(&self->n_pending, left->new_traces - known, memory_order_relaxed);
     pthread_mutex_unlock(&sh->lock);
 }
 
@@ -263,7 +265,8 @@ static void tail_consume(struct instance *in, struct batch *b, struct ack *a)
     struct sampler *self = CAST_OBJ(struct sampler, in->self, SAMPLER_MAGIC);
     struct shard_parts parts;
     struct leftovers left = {0};
-    if (shard_sort(b, &parts)) {
+    struct store_source src;
+    if (shard_sort(b, &parts) || store_source_init(&src, b)) {
         ledger_dropped(in, SIGNAL_TRACES, b->items, "out_of_memory");
         batch_unref(&b);
         ack_settle(a, &VERDICT_RETRY("out of memory"));
@@ -274,7 +277,9 @@ static void tail_consume(struct instance *in, struct batch *b, struct ack *a)
     atomic_fetch_add(&self->held, b->items);
     for (unsigned s = 0; s < SHARD_COUNT; s++)
         if (parts.begin[s] < parts.begin[s + 1])
-            insert_part(self, b, &parts, s, &left);
+            insert_part(self, &src, &parts, s, &left);
+    store_source_fini(&src);
+    series_add(self->new_traces, left.new_traces);
     atomic_fetch_sub(&self->held, b->items - left.taken);
     if (left.late_dropped) {
         series_add(self->late_dropped, left.late_dropped);
@@ -372,9 +377,9 @@ static void decide(struct sampler *self, struct store *s, uint64_t now, struct k
 /* Remembered decisions beyond their number are forgotten; each shard has its part of it. */
 static void forget(struct sampler *self, struct store *s)
 {
-    while (s->n_sampled > self->max_sampled / SHARD_COUNT + 1)
+    while (store_remembered(s, TRACE_SAMPLED) > self->max_sampled / SHARD_COUNT + 1)
         store_forget_oldest(s, TRACE_SAMPLED);
-    while (s->n_not_sampled > self->max_not_sampled / SHARD_COUNT + 1)
+    while (store_remembered(s, TRACE_NOT_SAMPLED) > self->max_not_sampled / SHARD_COUNT + 1)
         store_forget_oldest(s, TRACE_NOT_SAMPLED);
 }
 

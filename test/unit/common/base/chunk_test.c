@@ -83,6 +83,24 @@ static void the_limit_is_never_passed(void **state)
         chunk_unref(&kept[--n]);
 }
 
+/* Blocks that lie free in one class give way to another at the limit. */
+static void free_blocks_give_way_at_the_limit(void **state)
+{
+    struct mem_usage u;
+    struct chunk *small[16], *large;
+    mem_usage_get(&u);
+    mem_limit_set(u.mapped + (4 << 20));
+    for (size_t i = 0; i < ARRAY_LEN(small); i++)
+        assert_non_null(small[i] = chunk_new(256 << 10));
+    for (size_t i = 0; i < ARRAY_LEN(small); i++)
+        chunk_unref(&small[i]);
+    assert_non_null(large = chunk_new(3 << 20));
+    mem_usage_get(&u);
+    assert_true(u.mapped <= u.limit);
+    chunk_unref(&large);
+    mem_limit_set(0);
+}
+
 static void reservations_count_against_the_ceiling(void **state)
 {
     (void)state;
@@ -141,6 +159,7 @@ int main(void)
         cmocka_unit_test(chunks_come_back_from_other_threads),
         cmocka_unit_test(a_chunk_outlives_its_thread),
         cmocka_unit_test(the_limit_is_never_passed),
+        cmocka_unit_test(free_blocks_give_way_at_the_limit),
         cmocka_unit_test(reservations_count_against_the_ceiling),
         cmocka_unit_test(allocations_that_fail_leave_things_as_they_were),
         cmocka_unit_test(arenas_grow_and_go_at_once),
