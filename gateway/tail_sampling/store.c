@@ -125,10 +125,31 @@ static uint32_t slot_at(enum trace_state state, uint64_t number)
     return (uint32_t)state << AT_BITS | (uint32_t)(number & AT_MASK);
 }
 
-void store_prefetch(const struct store *s, uint64_t hash)
+void store_prefetch_slot(const struct store *s, uint64_t hash)
 {
     if (s->slots)
         __builtin_prefetch(&s->slots[tag_of(hash) & s->mask]);
+}
+
+void store_prefetch_trace(const struct store *s, uint64_t hash)
+{
+    if (!s->slots)
+        return;
+    uint32_t tag = tag_of(hash);
+    struct store_slot slot = s->slots[tag & s->mask];
+    if (slot.tag == tag && slot.at >> AT_BITS == TRACE_PENDING) {
+        __builtin_prefetch(trace_at(s, slot.at));
+        __builtin_prefetch((const char *)trace_at(s, slot.at) + 64);
+    }
+}
+
+void store_prefetch_next(const struct store *s, const struct trace *t)
+{
+    const struct list *next = t->in_order.next;
+    if (next == &s->pending)
+        return;
+    __builtin_prefetch(&s->slots[LIST_ENTRY(next, struct trace, in_order)->tag & s->mask]);
+    __builtin_prefetch(LIST_ENTRY(next->next, struct trace, in_order));
 }
 
 enum trace_state store_find(struct store *s, uint64_t hash, const uint8_t id[16], struct trace **t)

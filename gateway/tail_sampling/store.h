@@ -102,8 +102,11 @@ void store_init(struct store *s);
 void store_fini(struct store *s);
 /* What is known of that id; *t is set when it is PENDING. */
 enum trace_state store_find(struct store *s, uint64_t hash, const uint8_t id[16], struct trace **t);
-/* Asks for the memory that store_find will look at first. */
-void store_prefetch(const struct store *s, uint64_t hash);
+/* Ask for the memory that store_find will look at: first its slot, some spans later the trace. */
+void store_prefetch_slot(const struct store *s, uint64_t hash);
+void store_prefetch_trace(const struct store *s, uint64_t hash);
+/* Asks for what store_remember of the trace after t, in order, will look at. */
+void store_prefetch_next(const struct store *s, const struct trace *t);
 /* A new pending trace. NULL when memory is refused. */
 struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], uint64_t now_ns);
 

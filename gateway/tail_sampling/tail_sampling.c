@@ -214,12 +214,15 @@ static void insert_part(struct sampler *self, struct store_source *src,
 {
     struct shard *sh = &self->shards[shard];
     uint64_t known = left->new_traces;
+    uint32_t end = parts->begin[shard + 1];
     store_source_next(src);
     pthread_mutex_lock(&sh->lock);
-    for (uint32_t k = parts->begin[shard]; k < parts->begin[shard + 1]; k++) {
+    for (uint32_t k = parts->begin[shard]; k < end; k++) {
         uint32_t i = parts->idx[k];
-        if (k + 4 < parts->begin[shard + 1])
-            store_prefetch(&sh->store, parts->hash[parts->idx[k + 4]]);
+        if (k + 8 < end)
+            store_prefetch_slot(&sh->store, parts->hash[parts->idx[k + 8]]);
+        if (k + 4 < end)
+            store_prefetch_trace(&sh->store, parts->hash[parts->idx[k + 4]]);
         insert_one(self, &sh->store, src, i, parts->hash[i], left);
     }
     atomic_fetch_add_explicit(&self->n_pending, left->new_traces - known, memory_order_relaxed);
@@ -360,6 +363,7 @@ static void decide(struct sampler *self, struct store *s, uint64_t now, struct k
             r->more = true;
             return;
         }
+        store_prefetch_next(s, t);
         bool keep = policies_decide(policies, t);
         r->decided++;
         r->early += early;
