@@ -65,15 +65,32 @@ static struct codecs *thread_codecs(void)
     return c;
 }
 
-/* Room for at least one more byte, at most `limit` in all. */
-static int more_room(struct chunk **out, size_t limit)
+/* What is written to: at most `limit` bytes in all, each step asked of the memory limit first. */
+struct output {
+    struct chunk *k;
+    size_t limit;
+    uint64_t ceiling;
+};
+
+static int grow(struct output *o, size_t cap)
 {
-    size_t cap = (*out)->cap; /* may be above the limit: chunks come in classes */
-    if ((*out)->len < MIN(cap, limit))
-        return 0;
-    if (cap >= limit)
+    if (mem_reserve(cap, o->ceiling))
+        return -ENOMEM;
+    int r = 0;
+    if (o->k)
+        r = chunk_grow(&o->k, cap);
+    else if (!(o->k = chunk_new(cap)))
+        r = -ENOMEM;
+    mem_unreserve(cap); /* it is memory in use now, or none */
+    return r;
+}
+
+/* Twice the room, at most the limit. Chunks come in classes: the room may be above it already. */
+static int more_room(struct output *o)
+{
+    if (o->k->cap >= o->limit)
         return -E2BIG;
-    return chunk_grow(out, MIN(cap * 2, limit));
+    return grow(o, MIN(o->k->cap * 2, o->limit));
 }
 
 /* The gzip trailer's length (RFC 1952) is a good first guess where it is plausible. */
@@ -86,34 +103,32 @@ static size_t guess_size(enum coding c, struct str in, size_t max_out)
     return MIN(MAX(guess, (size_t)FIRST_GUESS), max_out);
 }
 
-static int inflate_all(struct chunk **out, enum coding c, struct str in, size_t limit)
+static int inflate_all(struct output *o, enum coding c, struct str in)
 {
     struct libdeflate_decompressor *d = thread_codecs()->inflate;
     while (in.n > 0) {
-        size_t used = 0, made = 0, room = MIN((*out)->cap, limit) - (*out)->len;
-        uint8_t *to = (*out)->data + (*out)->len;
+        size_t used = 0, made = 0, room = MIN(o->k->cap, o->limit) - o->k->len;
+        uint8_t *to = o->k->data + o->k->len;
         enum libdeflate_result r =
             c == CODING_GZIP ? libdeflate_gzip_decompress_ex(d, in.p, in.n, to, room, &used, &made)
                              : libdeflate_zlib_decompress_ex(d, in.p, in.n, to, room, &used, &made);
         if (r == LIBDEFLATE_INSUFFICIENT_SPACE) {
             /* A member is decoded in one go: again from its start with twice the room. */
-            if ((*out)->cap >= limit)
-                return -E2BIG;
-            int g = chunk_grow(out, MIN((*out)->cap * 2, limit));
+            int g = more_room(o);
             if (g)
                 return g;
             continue;
         }
         if (r != LIBDEFLATE_SUCCESS)
             return -EBADMSG;
-        (*out)->len += made;
+        o->k->len += made;
         in.p += used;
         in.n -= used;
     }
     return 0;
 }
 
-static int unzstd_all(struct chunk **out, struct str in, size_t limit)
+static int unzstd_all(struct output *o, struct str in)
 {
     ZSTD_DCtx *d = thread_codecs()->zstd_in;
     ZSTD_inBuffer from = {in.p, in.n, 0};
@@ -121,40 +136,40 @@ static int unzstd_all(struct chunk **out, struct str in, size_t limit)
     ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
     ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, 23); /* 8 MiB, as RFC 8878 recommends */
     while (from.pos < from.size || r != 0) {
-        int g = more_room(out, limit);
+        int g = o->k->len < MIN(o->k->cap, o->limit) ? 0 : more_room(o);
         if (g)
             return g;
-        ZSTD_outBuffer to = {(*out)->data + (*out)->len, MIN((*out)->cap, limit) - (*out)->len, 0};
+        ZSTD_outBuffer to = {o->k->data + o->k->len, MIN(o->k->cap, o->limit) - o->k->len, 0};
         size_t before = from.pos;
         r = ZSTD_decompressStream(d, &to, &from);
         if (ZSTD_isError(r))
             return -EBADMSG;
-        (*out)->len += to.pos;
+        o->k->len += to.pos;
         if (to.pos == 0 && from.pos == before)
             return -EBADMSG; /* cut: it wants more and there is none */
     }
     return 0;
 }
 
-int coding_decode(struct chunk **out, enum coding c, struct str in, size_t headroom, size_t max_out)
+int coding_decode(struct chunk **out, enum coding c, struct str in, size_t headroom,
+                  const struct coding_limits *l)
 {
-    size_t limit = headroom + max_out;
-    struct chunk *k = chunk_new(headroom + guess_size(c, in, max_out));
-    int r;
-    if (!k)
-        return -ENOMEM;
-    k->len = headroom;
+    struct output o = {.limit = headroom + l->max_out, .ceiling = l->ceiling};
+    int r = grow(&o, headroom + guess_size(c, in, l->max_out));
+    if (r)
+        return r;
+    o.k->len = headroom;
     if (c == CODING_GZIP || c == CODING_ZLIB)
-        r = in.n ? inflate_all(&k, c, in, limit) : -EBADMSG;
+        r = in.n ? inflate_all(&o, c, in) : -EBADMSG;
     else if (c == CODING_ZSTD)
-        r = unzstd_all(&k, in, limit);
+        r = unzstd_all(&o, in);
     else
         r = -EBADMSG;
     if (r) {
-        chunk_unref(&k);
+        chunk_unref(&o.k);
         return r;
     }
-    *out = k;
+    *out = o.k;
     return 0;
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * HTTP/2 connections of the server, on nghttp2. Flow control is ours (no_auto_window_update): bytes
- * of an admitted body are given back to both windows at once, bytes of one that waits for memory
- * are not. While many connections are open the connection window stays at 64 KB, which bounds what
- * all of them together can push before anyone is asked.
+ * of an admitted body are given back to both windows at once. Bytes of one that waits are owed to
+ * both; the connection gets its part back as soon as an admitted body of the same connection needs
+ * it. While many connections are open the connection window stays at 64 KB, which bounds what all
+ * of them together can push before anyone is asked.
  *
  * nghttp2's callbacks never send: they set states, and flush() runs when mem_recv has returned.
  */
@@ -21,6 +22,7 @@ enum { OUT_BATCH = 64 << 10 };
 struct h2 {
     nghttp2_session *session;
     struct http_conn *conn;
+    uint64_t withheld; /* from the connection's window: the sum of conn_owed */
     bool is_receiving, wants_flush, failed;
 };
 
@@ -84,13 +86,42 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 
 /* ---- body ---- */
 
+static void give_back_to_conn(struct http_exchange *x)
+{
+    struct h2 *h = x->conn->state;
+    if (x->conn_owed == 0)
+        return;
+    nghttp2_session_consume_connection(h->session, x->conn_owed);
+    h->withheld -= x->conn_owed;
+    x->conn_owed = 0;
+    h->wants_flush = true;
+}
+
 static void give_back(struct http_exchange *x)
 {
     struct h2 *h = x->conn->state;
-    if (x->unconsumed)
-        nghttp2_session_consume(h->session, x->stream_id, x->unconsumed);
-    x->unconsumed = 0;
+    if (x->stream_owed)
+        nghttp2_session_consume_stream(h->session, x->stream_id, x->stream_owed);
+    x->stream_owed = 0;
+    give_back_to_conn(x);
     h->wants_flush = true;
+}
+
+/* A reserved message always gets the credit to finish, whoever waits on the same connection. */
+static void free_way(struct http_conn *c)
+{
+    struct h2 *h = c->state;
+    bool is_needed = false;
+    if (h->withheld == 0)
+        return;
+    LIST_EACH (it, &c->exchanges) {
+        const struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_conn);
+        is_needed |= x->state == EXCHANGE_BODY && x->assembling > 0;
+    }
+    if (!is_needed)
+        return;
+    LIST_EACH (it, &c->exchanges)
+        give_back_to_conn(LIST_ENTRY(it, struct http_exchange, in_conn));
 }
 
 /* The first five bytes of a gRPC message tell its size (gRPC over HTTP/2). */
@@ -122,13 +153,15 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
                    void *user)
 {
     struct http_exchange *x = nghttp2_session_get_stream_user_data(session, id);
+    struct h2 *h = user;
     (void)flags;
-    (void)user;
     if (!x) { /* answered already: its bytes are thrown away */
         nghttp2_session_consume(session, id, n);
         return 0;
     }
-    x->unconsumed += n;
+    x->stream_owed += n;
+    x->conn_owed += n;
+    h->withheld += n;
     if (x->state == EXCHANGE_HANDLER || x->state == EXCHANGE_DONE) {
         give_back(x);
         return 0;
@@ -138,6 +171,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     x = nghttp2_session_get_stream_user_data(session, id);
     if (x && x->state != EXCHANGE_WAITING)
         give_back(x);
+    free_way(h->conn);
     return 0;
 }
 
@@ -193,8 +227,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     if (!x)
         return 0;
     /* What was not given back would be lost to the connection's window. */
-    nghttp2_session_consume_connection(session, x->unconsumed);
-    x->unconsumed = 0;
+    give_back_to_conn(x);
     nghttp2_session_set_stream_user_data(session, id, NULL);
     http_exchange_cancel(x);
     h->wants_flush = true;
@@ -340,8 +373,25 @@ static void h2_admitted(struct http_exchange *x)
 {
     struct http_conn *c = x->conn;
     give_back(x);
+    free_way(c);
     if (x->has_all)
         body_is_whole(x);
+    flush(c);
+}
+
+static void h2_stalled(struct http_exchange *x)
+{
+    struct http_conn *c = x->conn;
+    struct h2 *h = c->state;
+    int32_t id = x->stream_id;
+    if (x->state == EXCHANGE_HEAD) { /* half a header block: nothing else can be read meanwhile */
+        http_conn_end(c);
+        return;
+    }
+    give_back_to_conn(x);
+    nghttp2_session_set_stream_user_data(h->session, id, NULL);
+    http_exchange_cancel(x);
+    nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_CANCEL);
     flush(c);
 }
 
@@ -351,11 +401,6 @@ static void h2_go_away(struct http_conn *c)
     nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
                           nghttp2_session_get_last_proc_stream_id(h->session), NGHTTP2_NO_ERROR,
                           NULL, 0);
-    flush(c);
-}
-
-static void h2_resumed(struct http_conn *c)
-{
     flush(c);
 }
 
@@ -418,5 +463,5 @@ const struct http_proto h2_proto = {
     .respond = h2_respond,
     .go_away = h2_go_away,
     .free = h2_free,
-    .resumed = h2_resumed,
+    .stalled = h2_stalled,
 };

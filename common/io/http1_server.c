@@ -20,6 +20,7 @@ struct http1 {
     struct http_exchange *x;
     struct http1_chunked chunked;
     bool is_chunked, keep_alive, is_reading_body, is_working;
+    bool expects_continue;
     bool discards; /* answered early: what still comes is thrown away */
     uint64_t discarded;
     uint64_t left; /* of a body with content-length */
@@ -128,6 +129,16 @@ static void http1_respond(struct http_exchange *x, const struct http_response *r
         http_conn_end(c);
 }
 
+/* The body may come: a client that waits for that word gets it (RFC 9110 §10.1.1). */
+static void let_in(struct http_conn *c)
+{
+    struct http1 *h = c->state;
+    struct iovec v = {(void *)(uintptr_t) "HTTP/1.1 100 Continue\r\n\r\n", 25};
+    if (h->expects_continue)
+        stream_write(c->stream, &v, 1);
+    h->expects_continue = false;
+}
+
 static int parse_request(struct http_conn *c)
 {
     static _Thread_local struct http1_head head;
@@ -163,16 +174,14 @@ static int parse_request(struct http_conn *c)
         http_exchange_refuse(x, HTTP_TOO_LARGE); /* ends the connection: its body is not read */
         return 0;
     }
-    if (head.expects_continue) {
-        struct iovec v = {(void *)(uintptr_t) "HTTP/1.1 100 Continue\r\n\r\n", 25};
-        stream_write(c->stream, &v, 1);
-    }
+    h->expects_continue = head.expects_continue;
     /* A chunked body's size is not known: the first step is reserved, the rest as it grows. */
     if (h->is_reading_body && !http_exchange_expect(x, h->is_chunked ? 0 : h->left)) {
         stream_pause(c->stream);
         return 0;
     }
     x->state = EXCHANGE_BODY;
+    let_in(c);
     return 1;
 }
 
@@ -222,10 +231,6 @@ static int work_once(struct http_conn *c)
 {
     struct http1 *h = c->state;
     if (!h->x) {
-        if (c->home->is_paused && h->in.n > h->used) {
-            stream_pause(c->stream); /* whole requests wait outside while the gate is closed */
-            return 0;
-        }
         int r = parse_request(c);
         if (r <= 0)
             return r;
@@ -285,19 +290,16 @@ static void http1_flush(struct http_conn *c)
 static void http1_admitted(struct http_exchange *x)
 {
     struct http_conn *c = x->conn;
+    let_in(c);
     stream_resume(c->stream);
     if (work(c) < 0)
         http_conn_end(c);
 }
 
-static void http1_resumed(struct http_conn *c)
+/* What is left of a body cannot be told from a next request. */
+static void http1_stalled(struct http_exchange *x)
 {
-    struct http1 *h = c->state;
-    if (h->x || h->discards)
-        return;
-    stream_resume(c->stream);
-    if (h->in.n > h->used && work(c) < 0)
-        http_conn_end(c);
+    http_conn_end(x->conn);
 }
 
 static void http1_go_away(struct http_conn *c)
@@ -314,5 +316,5 @@ const struct http_proto http1_proto = {
     .respond = http1_respond,
     .go_away = http1_go_away,
     .free = http1_free,
-    .resumed = http1_resumed,
+    .stalled = http1_stalled,
 };

@@ -28,14 +28,15 @@ struct http_proto {
     void (*go_away)(struct http_conn *c);
     /* Frees the protocol's state; exchanges with the handler are detached by the server before. */
     void (*free)(struct http_conn *c);
-    /* The server was resumed: take up reading. */
-    void (*resumed)(struct http_conn *c);
+    /* The request's body came to a halt: ends what has to end, the exchange at least. */
+    void (*stalled)(struct http_exchange *x);
 };
 
 enum exchange_state {
     EXCHANGE_HEAD,    /* being received */
-    EXCHANGE_WAITING, /* for memory */
+    EXCHANGE_WAITING, /* at a door: for the gate or for memory */
     EXCHANGE_BODY,    /* being received, reserved */
+    EXCHANGE_WHOLE,   /* received, but the gate has closed meanwhile */
     EXCHANGE_HANDLER, /* message() was called */
     EXCHANGE_REFUSED, /* answered before the body was whole: the rest is thrown away */
     EXCHANGE_DONE,
@@ -50,14 +51,16 @@ struct http_exchange {
     const struct http_handler *handler; /* pinned when the head came */
     struct http_loop_state *home;
     uint64_t max_body, expected, reserved; /* bytes; expected 0 = unknown */
+    uint64_t assembling;                   /* bytes of the assembly budget */
     uint64_t wait_until_ns, touched_ns;
     size_t text_n;
     char text[512]; /* head fields that r points to */
     int32_t stream_id;
     bool is_prefix_seen;
-    uint64_t unconsumed; /* HTTP/2 bytes not given back to the windows yet */
-    char *text_more;     /* heads that do not fit into text */
-    struct str out;      /* HTTP/2: response body, heap */
+    /* HTTP/2 bytes not given back yet to the window of the stream, and of the connection. */
+    uint64_t stream_owed, conn_owed;
+    char *text_more; /* heads that do not fit into text */
+    struct str out;  /* HTTP/2: response body, heap */
     size_t out_at;
     struct str trailers; /* HTTP/2: packed name\0value\0 pairs, heap */
     bool has_all;        /* HTTP/2: the peer has sent its last byte */
@@ -84,10 +87,11 @@ struct http_conn {
 struct http_loop_state {
     struct http_server *server;
     struct loop *loop;
-    struct list conns, waiting;
+    struct list conns;
+    struct list held, waiting; /* exchanges: before a closed gate, for memory */
     struct loop_timer *timer;
     unsigned n_conns;
-    bool is_paused, is_closing, is_closed;
+    bool is_closing, is_closed;
     struct task start_task, close_task;
     struct list orphans; /* exchanges of the handler whose connection is gone */
 };
@@ -114,7 +118,11 @@ void http_exchange_message(struct http_exchange *x);
 void http_exchange_refuse(struct http_exchange *x, enum http_refusal why);
 /* The peer reset the stream or left. Frees x unless the handler has it. */
 void http_exchange_cancel(struct http_exchange *x);
+/* What waits for memory is let in or refused; the same for what a closed gate held. */
+void http_admission_tick(struct http_loop_state *home);
+void http_admission_wake(struct http_loop_state *home);
 void http_conn_end(struct http_conn *c);
+const struct http_handler *http_server_handler(const struct http_server *s);
 bool http_server_is_crowded(const struct http_server *s);
 uint32_t http_server_max_streams(const struct http_server *s);
 bool http_server_is_h2_only(const struct http_server *s);

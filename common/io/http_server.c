@@ -14,14 +14,7 @@
 #include "common/base/log.h"
 #include "common/io/http_conn.h"
 
-enum {
-    TICK_MS = 20,
-    WAIT_FOR_MEMORY_MS = 1000,
-    STALLED_MS = 10000,
-    LINGER_MS = 1000,
-    BACKLOG = 1024,
-    UNKNOWN_STEP = 64 << 10
-};
+enum { TICK_MS = 20, STALLED_MS = 10000, LINGER_MS = 1000, BACKLOG = 1024 };
 #define SERVER_MAGIC 0x48545356u
 
 struct http_server {
@@ -40,167 +33,6 @@ struct http_server {
     void *closed_arg;
     struct task closed_task;
 };
-
-/* ---- exchanges ---- */
-
-struct http_exchange *http_exchange_new(struct http_conn *c, unsigned version)
-{
-    struct http_exchange *x = xalloc(sizeof(*x));
-    memset(x, 0, offsetof(struct http_exchange, text));
-    memset(&x->stream_id, 0, sizeof(*x) - offsetof(struct http_exchange, stream_id));
-    x->r.magic = HTTP_REQUEST_MAGIC;
-    x->r.version = version;
-    x->r.loop = c->home->loop;
-    x->r.peer = stream_peer(c->stream);
-    x->conn = c;
-    x->home = c->home;
-    x->touched_ns = loop_now_ns(c->home->loop);
-    list_init(&x->in_waiting);
-    list_push(&c->exchanges, &x->in_conn);
-    return x;
-}
-
-struct str http_exchange_keep(struct http_exchange *x, struct str s)
-{
-    if (s.n > sizeof(x->text) - x->text_n)
-        return (struct str){NULL, 0}; /* no field we look at is that long */
-    char *p = x->text + x->text_n;
-    if (s.n)
-        memcpy(p, s.p, s.n);
-    x->text_n += s.n;
-    return str_make(p, s.n);
-}
-
-void http_exchange_free(struct http_exchange **xp)
-{
-    struct http_exchange *x = *xp;
-    if (!x)
-        return;
-    list_remove(&x->in_conn);
-    list_remove(&x->in_waiting);
-    mem_unreserve(x->reserved);
-    chunk_unref(&x->r.body);
-    free(x->text_more);
-    free((void *)(uintptr_t)x->out.p);
-    free((void *)(uintptr_t)x->trailers.p);
-    CLEAR_MAGIC(&x->r);
-    free(x);
-    *xp = NULL;
-}
-
-int http_exchange_head(struct http_exchange *x)
-{
-    x->handler = x->conn->server->handler;
-    x->r.is_grpc = str_has_prefix(x->r.content_type, STR("application/grpc"));
-    x->max_body = UINT64_MAX;
-    return x->handler->head(x->handler->arg, &x->r, &x->max_body);
-}
-
-static uint64_t ceiling_of(const struct http_exchange *x)
-{
-    return x->handler->ceiling ? x->handler->ceiling(x->handler->arg) : 0;
-}
-
-/* The bytes that wait for their reservation are in the chunk already; only what is to come counts.
- */
-static bool reserve(struct http_exchange *x)
-{
-    struct http_loop_state *home = x->home;
-    uint64_t have = x->r.body ? x->r.body->cap : 0;
-    uint64_t need = x->expected + HTTP_BODY_HEADROOM;
-    need = need > have ? need - have : 0;
-    if (home->is_paused || mem_reserve(need, ceiling_of(x)) != 0)
-        return false;
-    x->reserved = need;
-    x->state = EXCHANGE_BODY;
-    list_remove(&x->in_waiting);
-    return true;
-}
-
-bool http_exchange_expect(struct http_exchange *x, uint64_t n)
-{
-    uint64_t now = loop_now_ns(x->home->loop), wait = WAIT_FOR_MEMORY_MS * NS_PER_MS;
-    x->expected = n;
-    if (list_is_empty(&x->home->waiting) && reserve(x))
-        return true;
-    if (x->r.deadline_ns)
-        wait = MIN(wait, x->r.deadline_ns > now ? (x->r.deadline_ns - now) / 4 : 0);
-    x->wait_until_ns = now + wait;
-    x->state = EXCHANGE_WAITING;
-    list_push(&x->home->waiting, &x->in_waiting);
-    return false;
-}
-
-/* The reservation turns into memory when the chunk is made in its full size. */
-static int make_room(struct http_exchange *x, size_t n)
-{
-    size_t have = x->r.body ? x->r.body->len : HTTP_BODY_HEADROOM;
-    size_t need = have + n;
-    if (x->state == EXCHANGE_BODY && x->expected)
-        need = MAX(need, x->expected + HTTP_BODY_HEADROOM);
-    if (x->r.body && need <= x->r.body->cap)
-        return 0;
-    if (x->r.body && !x->expected)
-        need = MAX(need, MAX(x->r.body->cap * 2, (size_t)UNKNOWN_STEP));
-    mem_unreserve(x->reserved);
-    x->reserved = 0;
-    if (!x->r.body) {
-        x->r.body = chunk_new(need);
-        if (!x->r.body)
-            return -ENOMEM;
-        x->r.body->len = HTTP_BODY_HEADROOM;
-        return 0;
-    }
-    return chunk_grow(&x->r.body, need);
-}
-
-int http_exchange_append(struct http_exchange *x, const uint8_t *p, size_t n)
-{
-    uint64_t have = x->r.body ? x->r.body->len - HTTP_BODY_HEADROOM : 0;
-    if (have + n > x->max_body)
-        return -E2BIG;
-    int r = make_room(x, n);
-    if (r)
-        return r;
-    memcpy(x->r.body->data + x->r.body->len, p, n);
-    x->r.body->len += n;
-    x->touched_ns = loop_now_ns(x->home->loop);
-    return 0;
-}
-
-void http_exchange_message(struct http_exchange *x)
-{
-    mem_unreserve(x->reserved);
-    x->reserved = 0;
-    list_remove(&x->in_waiting);
-    x->state = EXCHANGE_HANDLER;
-    x->handler->message(x->handler->arg, &x->r);
-}
-
-void http_exchange_refuse(struct http_exchange *x, enum http_refusal why)
-{
-    mem_unreserve(x->reserved);
-    x->reserved = 0;
-    list_remove(&x->in_waiting);
-    chunk_unref(&x->r.body);
-    x->state = EXCHANGE_HANDLER;
-    x->handler->refuse(x->handler->arg, &x->r, why);
-}
-
-void http_exchange_cancel(struct http_exchange *x)
-{
-    if (x->state != EXCHANGE_HANDLER) {
-        http_exchange_free(&x);
-        return;
-    }
-    x->conn = NULL;
-    x->r.is_cancelled = true;
-    x->r.peer = "";
-    list_remove(&x->in_conn);
-    list_push(&x->home->orphans, &x->in_conn);
-    if (x->handler->cancelled)
-        x->handler->cancelled(x->handler->arg, &x->r);
-}
 
 static void check_closed(struct http_loop_state *home);
 
@@ -226,6 +58,11 @@ bool http_server_is_crowded(const struct http_server *s)
 {
     /* Windows of 4 MB for all connections must not pass a quarter of a 256 MB budget. */
     return s->n_conns > 16;
+}
+
+const struct http_handler *http_server_handler(const struct http_server *s)
+{
+    return s->handler;
 }
 
 uint32_t http_server_max_streams(const struct http_server *s)
@@ -340,83 +177,62 @@ static void conn_open(struct http_loop_state *home, int fd)
     home->n_conns++;
 }
 
-/* ---- memory and time ---- */
-
-static void admit_waiting(struct http_loop_state *home)
-{
-    uint64_t now = loop_now_ns(home->loop);
-    LIST_EACH_SAFE (it, next, &home->waiting) {
-        struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_waiting);
-        if (reserve(x)) {
-            x->touched_ns = now;
-            x->conn->proto->admitted(x);
-            return; /* lists may have changed: the next one at the next tick or message */
-        }
-        if (!home->is_paused && now >= x->wait_until_ns) {
-            http_exchange_refuse(x, HTTP_OVERLOADED);
-            return;
-        }
-        if (home->is_paused)
-            return;
-    }
-}
+/* ---- time ---- */
 
 /* A message that was let in and does not go on holds memory that others wait for. */
-static struct http_conn *find_stalled(struct http_loop_state *home, uint64_t now)
+static struct http_exchange *find_stalled(struct http_conn *c, uint64_t now)
+{
+    LIST_EACH (it, &c->exchanges) {
+        struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_conn);
+        bool is_partial = x->state == EXCHANGE_BODY || x->state == EXCHANGE_HEAD;
+        if (is_partial && now - x->touched_ns > STALLED_MS * NS_PER_MS)
+            return x;
+    }
+    return NULL;
+}
+
+static bool is_idle(const struct http_conn *c, uint64_t now)
+{
+    uint64_t timeout_ms = c->home->server->config.idle_timeout_ms, since = now - c->touched_ns;
+    if (c->is_lingering)
+        return since > LINGER_MS * NS_PER_MS;
+    return timeout_ms && list_is_empty(&c->exchanges) && since > timeout_ms * NS_PER_MS;
+}
+
+/* True when something was ended: lists may have changed. */
+static bool end_one(struct http_loop_state *home, uint64_t now)
 {
     LIST_EACH (it, &home->conns) {
         struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
-        LIST_EACH (xi, &c->exchanges) {
-            struct http_exchange *x = LIST_ENTRY(xi, struct http_exchange, in_conn);
-            bool partial = x->state == EXCHANGE_BODY || x->state == EXCHANGE_HEAD;
-            if (partial && now - x->touched_ns > STALLED_MS * NS_PER_MS)
-                return c;
+        struct http_exchange *x = find_stalled(c, now);
+        if (x) {
+            struct log_ctx ctx = {"http", stream_peer(c->stream)};
+            log_warn(&ctx, "request given up: no byte of it came for %d s", STALLED_MS / 1000);
+            c->proto->stalled(x);
+            return true;
         }
-        if (c->is_lingering && now - c->touched_ns > LINGER_MS * NS_PER_MS)
-            return c;
-        if (home->server->config.idle_timeout_ms && list_is_empty(&c->exchanges) &&
-            now - c->touched_ns > home->server->config.idle_timeout_ms * NS_PER_MS)
-            return c;
+        if (is_idle(c, now)) {
+            http_conn_end(c);
+            return true;
+        }
     }
-    return NULL;
+    return false;
 }
 
 static void on_tick(void *arg)
 {
     struct http_loop_state *home = arg;
     uint64_t now = loop_now_ns(home->loop);
-    static const unsigned at_once = 256;
-    for (unsigned i = 0; i < at_once && !list_is_empty(&home->waiting); i++) {
-        struct list *first = home->waiting.next;
-        admit_waiting(home);
-        if (home->waiting.next == first)
-            break;
-    }
-    for (struct http_conn *c; (c = find_stalled(home, now));)
-        http_conn_end(c);
+    http_admission_tick(home);
+    while (end_one(home, now))
+        continue;
 }
 
-void http_server_pause(struct http_server *s, struct loop *l)
-{
-    s->loops[loop_index(l)].is_paused = true;
-}
-
-void http_server_resume(struct http_server *s, struct loop *l)
+void http_server_wake(struct http_server *s, struct loop *l)
 {
     struct http_loop_state *home = &s->loops[loop_index(l)];
-    home->is_paused = false;
-    /* Those who waited for the gate start to wait for memory only now. */
-    LIST_EACH (it, &home->waiting) {
-        struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_waiting);
-        x->wait_until_ns = MAX(x->wait_until_ns, loop_now_ns(l) + WAIT_FOR_MEMORY_MS * NS_PER_MS);
-    }
     if (home->timer)
-        on_tick(home);
-    LIST_EACH_SAFE (it, next, &home->conns) {
-        struct http_conn *c = LIST_ENTRY(it, struct http_conn, in_home);
-        if (c->proto)
-            c->proto->resumed(c);
-    }
+        http_admission_wake(home);
 }
 
 /* ---- accepting ---- */
@@ -550,6 +366,7 @@ int http_server_open(struct http_server **out, const struct http_server_config *
         home->loop = loops_get(i);
         list_init(&home->conns);
         list_init(&home->waiting);
+        list_init(&home->held);
         list_init(&home->orphans);
         home->start_task.run = start_home;
         loop_post(home->loop, &home->start_task);
@@ -603,7 +420,6 @@ static void close_home(struct task *t)
 {
     struct http_loop_state *home = CONTAINER_OF(t, struct http_loop_state, close_task);
     home->is_closing = true;
-    home->is_paused = false;
     home->n_conns++; /* the last connection's end must not be the home's before the loop is through
                       */
     LIST_EACH_SAFE (it, next, &home->conns) {
@@ -614,6 +430,7 @@ static void close_home(struct task *t)
         else
             http_conn_end(c);
     }
+    http_admission_wake(home); /* what is whole goes through, open or not */
     home->n_conns--;
     check_closed(home);
 }

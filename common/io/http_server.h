@@ -9,8 +9,10 @@
  *
  * Memory. A request whose size is known (content-length, gRPC prefix) reserves it before its body
  * is let in; a reserved one always gets the window to finish. One that gets no reservation within a
- * second (or a quarter of its grpc-timeout) is refused as overloaded. While the server is paused
- * nothing new is reserved, and nobody is refused: windows are withheld and senders slow down.
+ * second (or a quarter of its grpc-timeout) is refused as overloaded.
+ *
+ * Back-pressure. While the handler's gate is closed for a request it is neither let in nor refused:
+ * its window is withheld and the sender slows down. What is whole by then waits.
  */
 #ifndef IO_HTTP_SERVER_H
 #define IO_HTTP_SERVER_H
@@ -71,6 +73,8 @@ struct http_handler {
      * NULL. */
     void (*cancelled)(void *arg, struct http_request *r);
     uint64_t (*ceiling)(void *arg); /* for mem_reserve; may be NULL */
+    /* Back-pressure: whether such a request is taken now. NULL = always. */
+    bool (*is_open)(void *arg, const struct http_request *r);
 };
 
 struct http_server_config {
@@ -89,9 +93,8 @@ int http_server_open(struct http_server **out, const struct http_server_config *
 /* Another handler for messages from now on; the old one's stay its own. On loop 0. */
 void http_server_set_handler(struct http_server *s, const struct http_handler *h);
 uint16_t http_server_port(const struct http_server *s);
-/* Back-pressure, on the loop given. */
-void http_server_pause(struct http_server *s, struct loop *l);
-void http_server_resume(struct http_server *s, struct loop *l);
+/* A gate may have opened: those held before it are looked at again. On the loop given. */
+void http_server_wake(struct http_server *s, struct loop *l);
 /*
  * Stops accepting, tells peers to go (GOAWAY, connection: close), lets requests under way finish,
  * then closes everything and calls closed(arg) on loop 0. The memory goes after that.

@@ -30,7 +30,10 @@ struct stream {
     void *arg;
     bool is_writing, is_ready, is_reading, is_paused, is_closing, has_ended;
     bool is_resolving, tcp_open;
-    int handles; /* uv handles that are not closed yet */
+    struct addrinfo *addrs, *next_addr; /* of the name, and the one to try next */
+    int connect_error;
+    bool is_replacing; /* the socket is closed to try another address */
+    int handles;       /* uv handles that are not closed yet */
     char peer[64];
 };
 
@@ -322,11 +325,54 @@ int stream_accepted(struct stream **out, struct loop *l, int fd, struct tls_cont
     return 0;
 }
 
+static void on_connected(uv_connect_t *c, int status);
+static void on_closed(uv_handle_t *h);
+
+static void on_replaced(uv_handle_t *h);
+
+/* Tries the next address; the last one's failure is the connection's. */
+static void try_next(struct stream *s, int status)
+{
+    struct addrinfo *a = s->next_addr;
+    if (!a) {
+        end(s, status, uv_strerror(status));
+        return;
+    }
+    s->next_addr = a->ai_next;
+    s->connect.data = s;
+    status = uv_tcp_connect(&s->connect, &s->tcp, a->ai_addr, on_connected);
+    if (status == 0)
+        return;
+    s->connect_error = status;
+    s->is_replacing = true;
+    uv_close((uv_handle_t *)&s->tcp, on_replaced);
+}
+
+/* A socket whose connect failed cannot be used again. */
+static void on_replaced(uv_handle_t *h)
+{
+    struct stream *s = CAST_OBJ(struct stream, h->data, STREAM_MAGIC);
+    s->is_replacing = false;
+    if (s->is_closing) {
+        on_closed(h);
+        return;
+    }
+    uv_tcp_init(loop_uv(s->loop), &s->tcp);
+    s->tcp.data = s;
+    try_next(s, s->connect_error);
+}
+
 static void on_connected(uv_connect_t *c, int status)
 {
     struct stream *s = CAST_OBJ(struct stream, c->data, STREAM_MAGIC);
-    if (s->is_closing)
+    if (s->is_closing || s->is_replacing)
         return;
+    if (status && s->next_addr && !s->has_ended) {
+        s->connect_error = status;
+        s->is_replacing = true;
+        uv_close((uv_handle_t *)&s->tcp, on_replaced);
+        return;
+    }
     if (status == 0)
         status = begin(s, NULL, NULL);
     if (status == 0 && s->tls)
@@ -344,18 +390,18 @@ static void on_resolved(uv_getaddrinfo_t *r, int status, struct addrinfo *ai)
 {
     struct stream *s = CAST_OBJ(struct stream, r->data, STREAM_MAGIC);
     s->is_resolving = false;
+    if (!s->is_closing && status == 0) {
+        s->addrs = s->next_addr = ai;
+        try_next(s, UV_EAI_NODATA);
+        return;
+    }
+    uv_freeaddrinfo(ai);
     if (!s->is_closing) {
-        if (status == 0) {
-            s->connect.data = s;
-            status = uv_tcp_connect(&s->connect, &s->tcp, ai->ai_addr, on_connected);
-        }
-        if (status)
-            end(s, status, uv_strerror(status));
+        end(s, status, uv_strerror(status));
     } else if (s->handles == 0) {
         CLEAR_MAGIC(s);
         free(s);
     }
-    uv_freeaddrinfo(ai);
 }
 
 int stream_connect(struct stream **out, struct loop *l, const char *endpoint,
@@ -399,6 +445,8 @@ static void on_closed(uv_handle_t *h)
     tls_free(&s->tls);
     buf_fini(&s->pending);
     buf_fini(&s->waiting);
+    uv_freeaddrinfo(s->addrs);
+    s->addrs = NULL;
     if (s->is_resolving)
         return; /* the resolver's callback frees it */
     CLEAR_MAGIC(s);
@@ -416,7 +464,8 @@ void stream_close(struct stream **sp)
     if (s->is_resolving)
         uv_cancel((uv_req_t *)&s->resolve);
     uv_close((uv_handle_t *)&s->timer, on_closed);
-    uv_close((uv_handle_t *)&s->tcp, on_closed);
+    if (!s->is_replacing)
+        uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
 
 const char *stream_peer(const struct stream *s)

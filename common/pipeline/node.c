@@ -60,12 +60,19 @@ bool node_has_output(const struct instance *in, enum signal s)
     return in->node->out[s].n > 0;
 }
 
+bool node_outputs_open_for(const struct instance *in, enum signal s)
+{
+    for (unsigned i = 0; i < in->node->out[s].n; i++)
+        if (atomic_load_explicit(&in->node->out[s].v[i].to->closed, memory_order_acquire) > 0)
+            return false;
+    return true;
+}
+
 bool node_outputs_open(const struct instance *in)
 {
     for (unsigned s = 0; s < SIGNAL_COUNT; s++)
-        for (unsigned i = 0; i < in->node->out[s].n; i++)
-            if (atomic_load_explicit(&in->node->out[s].v[i].to->closed, memory_order_acquire) > 0)
-                return false;
+        if (!node_outputs_open_for(in, (enum signal)s))
+            return false;
     return true;
 }
 

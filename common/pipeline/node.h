@@ -25,6 +25,8 @@ void node_emit(struct instance *in, struct batch *b, struct ack *a);
 bool node_has_output(const struct instance *in, enum signal s);
 /* True while every output's entry is open (receivers: of all pipelines of that signal). */
 bool node_outputs_open(const struct instance *in);
+/* The same for the pipelines of one signal. */
+bool node_outputs_open_for(const struct instance *in, enum signal s);
 /* Closes or opens the entry of this instance. Counted: each close needs its open. Any thread. */
 void node_close(struct instance *in);
 void node_open(struct instance *in);

@@ -47,8 +47,8 @@ static void on_message(void *arg, struct http_request *r)
         return;
     }
     bytes += message.n;
-    if (is_compressed &&
-        coding_decode(&plain, coding_parse(r->grpc_encoding), message, 0, 64 << 20)) {
+    if (is_compressed && coding_decode(&plain, coding_parse(r->grpc_encoding), message, 0,
+                                       &(struct coding_limits){.max_out = 64 << 20})) {
         grpc_respond_status(r, GRPC_INTERNAL, "compression", STR(""));
         return;
     }

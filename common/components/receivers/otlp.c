@@ -410,7 +410,8 @@ static int take_message(struct side *side, struct http_request *r, struct messag
         m->len = raw.n;
         return 0;
     }
-    int d = coding_decode(&m->chunk, coding, raw, HTTP_BODY_HEADROOM, max_message(side));
+    struct coding_limits limits = {max_message(side), side->core->ceiling};
+    int d = coding_decode(&m->chunk, coding, raw, HTTP_BODY_HEADROOM, &limits);
     if (d == 0) {
         m->off = HTTP_BODY_HEADROOM;
         m->len = m->chunk->len - HTTP_BODY_HEADROOM;
@@ -422,7 +423,7 @@ static int take_message(struct side *side, struct http_request *r, struct messag
         *code = GRPC_UNAVAILABLE;
     return err_set(e, d,
                    d == -E2BIG    ? "decompressed message is larger than max"
-                   : d == -ENOMEM ? "out of memory"
+                   : d == -ENOMEM ? "data refused due to high memory usage"
                                   : "malformed compressed body");
 }
 
@@ -523,6 +524,14 @@ static uint64_t on_ceiling(void *arg)
     return side->core->ceiling;
 }
 
+/* A full queue of one signal holds nobody else back. Nonsense goes through: it is answered. */
+static bool on_is_open(void *arg, const struct http_request *r)
+{
+    struct side *side = arg;
+    enum signal signal;
+    return signal_of(side, r->path, &signal) != 0 || node_outputs_open_for(side->core->in, signal);
+}
+
 /* ---- life ---- */
 
 static int otlp_validate(const void *config, struct err *e)
@@ -602,7 +611,8 @@ static void side_init(struct side *side, struct core *core, bool is_grpc)
                                           .head = on_head,
                                           .message = on_message,
                                           .refuse = on_refuse,
-                                          .ceiling = on_ceiling};
+                                          .ceiling = on_ceiling,
+                                          .is_open = on_is_open};
 }
 
 static int otlp_create(struct instance *in, struct err *e)
@@ -728,16 +738,11 @@ static void otlp_stop(struct instance *in)
 static void otlp_gate(struct instance *in, struct loop *l, bool open)
 {
     struct core *c = in->self;
-    struct side *sides[] = {&c->grpc, &c->http};
-    for (size_t i = 0; i < ARRAY_LEN(sides); i++) {
-        struct http_server *server = sides[i]->server;
-        if (!server)
-            continue;
-        if (open)
-            http_server_resume(server, l);
-        else
-            http_server_pause(server, l);
-    }
+    struct http_server *servers[] = {c->grpc.server, c->http.server};
+    (void)open; /* of all signals; each request asks for its own */
+    for (size_t i = 0; i < ARRAY_LEN(servers); i++)
+        if (servers[i])
+            http_server_wake(servers[i], l);
 }
 
 const struct component otlp_receiver_component = {
