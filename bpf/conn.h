@@ -13,18 +13,78 @@ static __always_inline void fill_head(struct wire_head *h, u16 type, u32 len, u6
     h->time_ns = now;
 }
 
+/*
+ * A field of a socket: a load where the verifier knows the type, a copy where it does not. The
+ * knob is a constant when the program is verified, so that only one of both is left of it. It
+ * goes for all programs of a tier, since they share the connections' state.
+ */
+#define SOCK(sk, field) (raw_sockets ? BPF_CORE_READ(sk, field) : (sk)->field)
+
 static __always_inline bool is_tcp(struct sock *sk)
 {
-    u16 family = sk->__sk_common.skc_family;
+    u16 family = SOCK(sk, __sk_common.skc_family);
     if (family != AF_INET && family != AF_INET6)
         return false;
     u16 protocol = BPF_CORE_READ(sk, sk_protocol);
     return protocol == 6;
 }
 
+/* The socket as TCP's, for SOCK(); of those that is_tcp() is true of. NULL: it is none. */
+static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
+{
+    if (raw_sockets)
+        return (struct tcp_sock *)sk;
+    return bpf_skc_to_tcp_sock(sk);
+}
+
+/* Identity. 0 only with raw sockets: nobody has asked for this one's cookie yet (conn_mint). */
+static __always_inline u64 cookie_of(struct sock *sk)
+{
+    if (raw_sockets)
+        return (u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+    return bpf_get_socket_cookie(sk);
+}
+
+/* In typed programs only: from now on the cookie can be read as a field. */
+static __always_inline void conn_mint(struct sock *sk)
+{
+    if (raw_sockets)
+        bpf_get_socket_cookie(sk);
+}
+
 static __always_inline struct conn *conn_get(struct sock *sk)
 {
+    if (raw_sockets) {
+        u64 cookie = cookie_of(sk);
+        return cookie ? bpf_map_lookup_elem(&conns_by_cookie, &cookie) : NULL;
+    }
     return bpf_sk_storage_get(&conns, sk, NULL, 0);
+}
+
+static const struct conn conn_zero;
+
+/* A state without cookie is new. */
+static __always_inline struct conn *conn_make(struct sock *sk)
+{
+    if (raw_sockets) {
+        u64 cookie = cookie_of(sk);
+        if (!cookie) {
+            count(WIRE_NO_COOKIE, 1);
+            return NULL;
+        }
+        bpf_map_update_elem(&conns_by_cookie, &cookie, &conn_zero, BPF_NOEXIST);
+        return bpf_map_lookup_elem(&conns_by_cookie, &cookie);
+    }
+    return bpf_sk_storage_get(&conns, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* Socket storage goes with the socket. */
+static __always_inline void conn_drop(struct conn *c)
+{
+    if (raw_sockets) {
+        u64 cookie = c->cookie;
+        bpf_map_delete_elem(&conns_by_cookie, &cookie);
+    }
 }
 
 static __always_inline u32 netns_of(struct sock *sk)
@@ -38,7 +98,7 @@ static __always_inline u32 netns_of(struct sock *sk)
  */
 static __always_inline u8 role_of(struct sock *sk, u16 *listener_port)
 {
-    struct wire_listener key = {.netns = netns_of(sk), .port = sk->__sk_common.skc_num};
+    struct wire_listener key = {.netns = netns_of(sk), .port = SOCK(sk, __sk_common.skc_num)};
     if (bpf_map_lookup_elem(&listeners, &key)) {
         *listener_port = key.port;
         return WIRE_ROLE_SERVER;
@@ -54,11 +114,11 @@ static __always_inline bool had_bytes(struct tcp_sock *tp, u8 dir, u32 moved)
 {
     u32 first, now;
     if (dir == WIRE_RECV) {
-        first = tp->rcv_nxt - (u32)tp->bytes_received;
-        now = tp->copied_seq;
+        first = SOCK(tp, rcv_nxt) - (u32)SOCK(tp, bytes_received);
+        now = SOCK(tp, copied_seq);
     } else {
-        first = tp->snd_una - (u32)tp->bytes_acked;
-        now = tp->write_seq;
+        first = SOCK(tp, snd_una) - (u32)SOCK(tp, bytes_acked);
+        now = SOCK(tp, write_seq);
     }
     now -= first + moved;
     return now > 1 && now < 0xf0000000u;
@@ -67,14 +127,14 @@ static __always_inline bool had_bytes(struct tcp_sock *tp, u8 dir, u32 moved)
 /* NULL when memory is out. A socket met in mid-life is `joined`. */
 static __always_inline struct conn *conn_new(struct sock *sk, u8 role, bool joined)
 {
-    struct conn *c = bpf_sk_storage_get(&conns, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+    struct conn *c = conn_make(sk);
     if (!c) {
         count(WIRE_NO_STATE, 1);
         return NULL;
     }
     if (c->cookie)
         return c;
-    c->cookie = bpf_get_socket_cookie(sk);
+    c->cookie = cookie_of(sk);
     c->role = role;
     c->joined = joined;
     if (role == WIRE_ROLE_UNKNOWN)
@@ -85,7 +145,7 @@ static __always_inline struct conn *conn_new(struct sock *sk, u8 role, bool join
 static __always_inline void copy_addresses(struct wire_open *r, struct sock *sk)
 {
     if (r->family == AF_INET) {
-        u32 local = sk->__sk_common.skc_rcv_saddr, peer = sk->__sk_common.skc_daddr;
+        u32 local = SOCK(sk, __sk_common.skc_rcv_saddr), peer = SOCK(sk, __sk_common.skc_daddr);
         __builtin_memcpy(r->local, &local, 4);
         __builtin_memcpy(r->peer, &peer, 4);
     } else {
@@ -108,13 +168,13 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
     fill_head(&r->h, WIRE_OPEN, sizeof(*r), now);
     r->cookie = c->cookie;
     r->cgroup = c->cgroup = bpf_get_current_cgroup_id();
-    r->family = (u8)sk->__sk_common.skc_family;
+    r->family = (u8)SOCK(sk, __sk_common.skc_family);
     r->role = c->role;
     r->joined = c->joined;
     /* Counting began at 0 with the state: what was lost before this record is a gap in positions.
      */
-    r->local_port = sk->__sk_common.skc_num;
-    r->peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
+    r->local_port = SOCK(sk, __sk_common.skc_num);
+    r->peer_port = bpf_ntohs(SOCK(sk, __sk_common.skc_dport));
     r->listener_port = c->listener_port;
     r->netns = netns_of(sk);
     r->tgid = bpf_get_current_pid_tgid() >> 32;

@@ -68,6 +68,9 @@ struct net {
 typedef struct {
     struct net *net;
 } possible_net_t;
+typedef struct {
+    s64 counter;
+} atomic64_t;
 
 struct sock_common {
     __be32 skc_daddr, skc_rcv_saddr;
@@ -77,6 +80,7 @@ struct sock_common {
     volatile unsigned char skc_state;
     possible_net_t skc_net;
     struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+    atomic64_t skc_cookie;
 };
 struct sock {
     struct sock_common __sk_common;
@@ -121,6 +125,9 @@ struct task_struct {
 };
 struct linux_binprm {
     const char *filename;
+};
+struct bpf_iter__task_file {
+    struct file *file;
 };
 
 struct pt_regs {

@@ -7,7 +7,7 @@
 
 static __always_inline void note_listener(struct sock *sk, bool begins)
 {
-    struct wire_listener key = {.netns = netns_of(sk), .port = sk->__sk_common.skc_num};
+    struct wire_listener key = {.netns = netns_of(sk), .port = SOCK(sk, __sk_common.skc_num)};
     u32 one = 1, tgid = bpf_get_current_pid_tgid() >> 32;
     u32 *n = bpf_map_lookup_elem(&listeners, &key);
     if (!begins) {
@@ -35,6 +35,7 @@ int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)
 {
     if (!is_tcp(sk))
         return 0;
+    conn_mint(sk);
     if (new == TCP_LISTEN)
         note_listener(sk, true);
     else if (old == TCP_LISTEN && new == TCP_CLOSE) /* a child is cloned in LISTEN, too */
@@ -46,6 +47,20 @@ int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)
     return 0;
 }
 
+static __always_inline void tell_end(struct conn *c)
+{
+    struct wire_close *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
+    if (!r) {
+        count(WIRE_LOST_RECORDS, 1); /* the sweep finds it */
+        return;
+    }
+    fill_head(&r->h, WIRE_CLOSE, sizeof(*r), bpf_ktime_get_ns());
+    r->cookie = c->cookie;
+    r->pos[0] = c->pos[0];
+    r->pos[1] = c->pos[1];
+    bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+}
+
 /* Since 4.16. The last thing that is told of a socket; its storage goes with it. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tr_destroy_sock, struct sock *sk)
@@ -55,18 +70,9 @@ int BPF_PROG(tr_destroy_sock, struct sock *sk)
         return 0;
     bpf_map_delete_elem(&verdicts, &c->cookie);
     note_rtt(sk, c);
-    if (!c->announced)
-        return 0;
-    struct wire_close *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
-    if (!r) {
-        count(WIRE_LOST_RECORDS, 1); /* the sweep finds it */
-        return 0;
-    }
-    fill_head(&r->h, WIRE_CLOSE, sizeof(*r), bpf_ktime_get_ns());
-    r->cookie = c->cookie;
-    r->pos[0] = c->pos[0];
-    r->pos[1] = c->pos[1];
-    bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+    if (c->announced)
+        tell_end(c);
+    conn_drop(c);
     return 0;
 }
 

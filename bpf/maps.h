@@ -11,6 +11,7 @@ const volatile unsigned int self_tgid = 0;       /* never observed */
 const volatile unsigned char select_all = 0;     /* every process */
 const volatile unsigned char select_unknown = 0; /* executables nobody has judged yet: captured */
 const volatile unsigned long long wake_bytes = 2 << 20; /* ring fill that wakes the reader */
+const volatile unsigned char raw_sockets = 0; /* tier kprobe: a socket is a bare address there */
 
 /* State of a connection: 104 bytes, charged to the socket. */
 struct conn {
@@ -36,6 +37,14 @@ struct {
     __type(key, int);
     __type(value, struct conn);
 } conns SEC(".maps");
+
+/* The same for programs that may not use socket storage; in other tiers it has one entry. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 32768);
+    __type(key, u64);
+    __type(value, struct conn);
+} conns_by_cookie SEC(".maps");
 
 /* Processes that are observed. Value 2: selected by an executable that nobody has judged. */
 struct {

@@ -269,11 +269,11 @@ static __always_inline void set_wanted(struct event *e)
  * hole. */
 static __always_inline void set_position(struct event *e, struct sock *sk)
 {
-    struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+    struct tcp_sock *tp = tcp_sock_of(sk);
     struct conn *c = e->c;
     u32 d = e->dir & 1, seq = 0;
     if (tp)
-        seq = e->dir == WIRE_SEND ? tp->write_seq : tp->copied_seq;
+        seq = e->dir == WIRE_SEND ? SOCK(tp, write_seq) : SOCK(tp, copied_seq);
     if (tp && c->has_seq[d]) {
         u32 moved = seq - c->seq[d];
         /* A FIN that was read counts one; two threads may end their calls in the other order. */
@@ -286,7 +286,7 @@ static __always_inline void set_position(struct event *e, struct sock *sk)
     c->pos[d] += e->len;
     e->first = e->now;
     if (e->dir == WIRE_SEND && tp) {
-        u64 first = tp->first_tx_mstamp * 1000;
+        u64 first = SOCK(tp, first_tx_mstamp) * 1000;
         if (first > e->now)
             first = e->now;
         e->first = first < c->end_ns[d] ? c->end_ns[d] : first;
@@ -324,7 +324,7 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
         return 0; /* not bytes of the stream */
     struct conn *c = conn_get(sk);
     if (!c) {
-        struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+        struct tcp_sock *tp = tcp_sock_of(sk);
         bool joined = tp && (had_bytes(tp, dir, (u32)ret) || had_bytes(tp, dir == WIRE_SEND, 0));
         c = conn_new(sk, WIRE_ROLE_UNKNOWN, joined);
     }

@@ -2,6 +2,7 @@
 /* The kernel side in one object; a family of hooks is one header. */
 #include "bpf/kernel.h"
 
+#include "bpf/inet.h"
 #include "bpf/life.h"
 #include "bpf/process.h"
 #include "bpf/sock.h"

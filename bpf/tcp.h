@@ -117,9 +117,10 @@ static __always_inline void connect_ended(struct sock *sk, int state)
 /* The kernel's estimate at the end of the connection; srtt_us is in eighths. */
 static __always_inline void note_rtt(struct sock *sk, struct conn *c)
 {
-    struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-    if (tp && tp->srtt_us && c->cgroup)
-        observe(c->cgroup, WIRE_RTT, (u64)(tp->srtt_us >> 3) * 1000);
+    struct tcp_sock *tp = tcp_sock_of(sk);
+    u32 srtt_us = tp ? SOCK(tp, srtt_us) : 0;
+    if (srtt_us && c->cgroup)
+        observe(c->cgroup, WIRE_RTT, (u64)(srtt_us >> 3) * 1000);
 }
 
 /* Since 4.15. Every segment that is sent again, SYNs included. */

@@ -60,7 +60,9 @@ static __always_inline struct ssl_state *ssl_bind(struct sock *sk)
     if (!call)
         return NULL;
     k.ssl = call->ssl;
-    u64 cookie = bpf_get_socket_cookie(sk);
+    u64 cookie = cookie_of(sk);
+    if (!cookie)
+        return NULL;
     s = bpf_map_lookup_elem(&ssl_states, &k);
     if (s && s->cookie == cookie)
         return s;

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/ebpf/bpf_load.h"
 #include "agent/ebpf/libraries.h"
 #include "agent/ebpf/source.h"
 #include "bpf/wire.h"
@@ -32,14 +33,15 @@ enum { MAX_LISTENERS = 8192 };
 
 struct source {
     unsigned magic;
-    struct tailrace *skel;
+    struct tailrace *skel; /* loaded's */
     struct ring_buffer *data, *control;
     struct capture *capture; /* of the drain that is under way */
     struct recording *recording;
     size_t drained;
+    struct loaded loaded;
     bool selects_exes, has_tls;
     struct libraries libraries;
-    uint64_t counters[WIRE_COUNTERS];
+    uint64_t counters[WIRE_COUNTERS], missed;
 };
 
 /* ---- records ---- */
@@ -208,23 +210,6 @@ __attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level l
     return 0;
 }
 
-static uint32_t ring_size(uint64_t bytes)
-{
-    uint32_t n = 1 << 16;
-    while (n < bytes && n < 1u << 30)
-        n <<= 1; /* a power of two of pages */
-    return n;
-}
-
-static int fill_ports(struct source *s, const struct selection *sel)
-{
-    uint8_t yes = 1;
-    for (size_t i = 0; i < sel->n_ports; i++)
-        bpf_map__update_elem(s->skel->maps.ports, &sel->ports[i], sizeof(sel->ports[i]), &yes,
-                             sizeof(yes), BPF_ANY);
-    return 0;
-}
-
 /* Listeners that were there before us, from this network namespace's tables. */
 static void fill_listeners(struct source *s)
 {
@@ -296,45 +281,20 @@ static void detach_library(void *arg, struct library *l)
     l->n_links = 0;
 }
 
-static int load(struct source *s, const struct source_config *c, struct err *e)
-{
-    const struct selection *sel = c->selection;
-    s->skel = tailrace__open();
-    if (!s->skel)
-        return err_set(e, -errno, "BPF object: %s", strerror(errno));
-    s->skel->rodata->self_tgid = sel->self;
-    s->skel->rodata->select_all = sel->all;
-    s->skel->rodata->select_unknown = sel->n_exes > 0;
-    s->skel->rodata->has_tls = c->tls;
-    s->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;
-    bpf_map__set_max_entries(s->skel->maps.data_ring, ring_size(c->ring_bytes));
-    bpf_map__set_max_entries(s->skel->maps.control_ring, ring_size(c->control_ring_bytes));
-    int r = tailrace__load(s->skel);
-    if (r)
-        return err_set(e, r,
-                       "BPF programs not loaded: %s (needs root or CAP_BPF and CAP_PERFMON, "
-                       "kernel 6.3 or later)",
-                       strerror(-r));
-    fill_ports(s, sel);
-    r = tailrace__attach(s->skel);
-    if (r)
-        return err_set(e, r, "BPF programs not attached: %s", strerror(-r));
-    fill_listeners(s); /* after the hooks: what begins to listen meanwhile is never missed */
-    return 0;
-}
-
 int source_open(struct source **out, const struct source_config *c, struct err *e)
 {
     struct source *s = xcalloc(1, sizeof(*s));
     SET_MAGIC(s, SOURCE_MAGIC);
-    if (c->tier != TIER_AUTO && c->tier != TIER_SOCK_LENGTH) {
+    if (c->tier == TIER_SYSCALL) {
         source_close(&s);
-        return err_set(e, -ENOTSUP, "capture_tier: only sock_length is in this build");
+        return err_set(e, -ENOTSUP, "capture_tier: syscall is not there yet");
     }
     libbpf_set_print(quiet);
     s->selects_exes = c->selection->n_exes > 0;
-    int r = load(s, c, e);
+    int r = bpf_load(&s->loaded, c, e);
     if (r == 0) {
+        s->skel = s->loaded.skel;
+        fill_listeners(s); /* after the hooks: what begins to listen meanwhile is never missed */
         s->data = ring_buffer__new(bpf_map__fd(s->skel->maps.data_ring), on_record, s, NULL);
         s->control = ring_buffer__new(bpf_map__fd(s->skel->maps.control_ring), on_record, s, NULL);
         if (!s->data || !s->control)
@@ -362,7 +322,7 @@ void source_close(struct source **sp)
     libraries_fini(&s->libraries);
     ring_buffer__free(s->data);
     ring_buffer__free(s->control);
-    tailrace__destroy(s->skel);
+    bpf_unload(&s->loaded);
     CLEAR_MAGIC(s);
     free(s);
     *sp = NULL;
@@ -370,8 +330,7 @@ void source_close(struct source **sp)
 
 const char *source_tier(const struct source *s)
 {
-    (void)s;
-    return "sock_length";
+    return tier_name(s->loaded.tier);
 }
 
 int source_fd(const struct source *s)
@@ -451,11 +410,14 @@ static void expose_counters(const struct source *s)
 
         series_set(telemetry_series(&kernel_desc, &l, 1), (int64_t)s->counters[k]);
     }
+    struct label missed = {"counter", "missed_runs"};
+    series_set(telemetry_series(&kernel_desc, &missed, 1), (int64_t)s->missed);
 }
 
 /* Sums over CPUs; losses are told as they grow. */
 static void read_counters(struct source *s)
 {
+    uint64_t missed = tier_missed(s->skel, &s->loaded.links);
     int cpus = libbpf_num_possible_cpus();
     uint64_t *values = xcalloc((size_t)MAX(cpus, 1), sizeof(*values));
     uint64_t lost_before = s->counters[WIRE_LOST_RECORDS];
@@ -473,6 +435,10 @@ static void read_counters(struct source *s)
         log_warn(BPF_LOG, "ring full: %llu records lost so far, %llu bytes of streams",
                  (unsigned long long)s->counters[WIRE_LOST_RECORDS],
                  (unsigned long long)s->counters[WIRE_LOST_BYTES]);
+    if (missed > s->missed)
+        log_warn(BPF_LOG, "%llu times so far a hook was reached and its program was not run",
+                 (unsigned long long)missed);
+    s->missed = missed;
 }
 
 /* ---- what the kernel counted of TCP ---- */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/ebpf/bpf_tiers.h"
 #include "agent/ebpf/doctor.h"
 #include "common/base/mem.h"
 
@@ -17,21 +18,36 @@
 #include "bpf/tailrace.skel.h"
 #pragma GCC diagnostic pop
 
-/* What is lost without the hook. Those that are needed make capturing possible at all. */
+/* What is lost without the hook. */
 static const struct {
     const char *section, *gives;
-    bool needed;
 } hooks[] = {
-    {"tp_btf/sock_send_length", "bytes that programs send (tier sock_length)", true},
-    {"tp_btf/sock_recv_length", "bytes that programs receive (tier sock_length)", true},
-    {"tp_btf/inet_sock_set_state", "listeners, connects, roles", true},
-    {"tp_btf/tcp_destroy_sock", "ends of connections", true},
-    {"tp_btf/sched_process_exec", "names of short-lived processes", true},
-    {"tp_btf/sched_process_fork", "children of observed processes", true},
-    {"tp_btf/sched_process_exit", "ends of processes", true},
-    {"tp_btf/tcp_retransmit_skb", "TCP retransmits", false},
-    {"uprobe", "plaintext of OpenSSL: calls", false},
-    {"uretprobe", "plaintext of OpenSSL: returns", false},
+    {"tp_btf/sock_send_length", "bytes that programs send (tier sock_length)"},
+    {"tp_btf/sock_recv_length", "bytes that programs receive (tier sock_length)"},
+    {"tp_btf/inet_sock_set_state", "listeners, connects, roles"},
+    {"tp_btf/tcp_destroy_sock", "ends of connections"},
+    {"tp_btf/sched_process_exec", "names of short-lived processes"},
+    {"tp_btf/sched_process_fork", "children of observed processes"},
+    {"tp_btf/sched_process_exit", "ends of processes"},
+    {"tp_btf/tcp_retransmit_skb", "TCP retransmits"},
+    {"fexit/inet_sendmsg", "bytes that programs send (tier fexit)"},
+    {"fexit/inet6_sendmsg", "the same over IPv6"},
+    {"fexit/inet_recvmsg", "bytes that programs receive (tier fexit)"},
+    {"fexit/inet6_recvmsg", "the same over IPv6"},
+    {"fexit/inet_sendpage", "lengths of sendfile before 6.5 (tier fexit)"},
+    {"kprobe/inet_sendmsg", "bytes that programs send (tier kprobe): calls"},
+    {"kprobe/inet6_sendmsg", "the same over IPv6"},
+    {"kprobe/inet_recvmsg", "bytes that programs receive (tier kprobe): calls"},
+    {"kprobe/inet6_recvmsg", "the same over IPv6"},
+    {"kprobe/inet_sendpage", "lengths of sendfile before 6.5 (tier kprobe): calls"},
+    {"kretprobe/inet_sendmsg", "bytes that programs send (tier kprobe): returns"},
+    {"kretprobe/inet6_sendmsg", "the same over IPv6"},
+    {"kretprobe/inet_recvmsg", "bytes that programs receive (tier kprobe): returns"},
+    {"kretprobe/inet6_recvmsg", "the same over IPv6"},
+    {"kretprobe/inet_sendpage", "lengths of sendfile before 6.5 (tier kprobe): returns"},
+    {"iter/task_file", "connections that are open at start (tier kprobe)"},
+    {"uprobe", "plaintext of OpenSSL: calls"},
+    {"uretprobe", "plaintext of OpenSSL: returns"},
 };
 
 static int silent(enum libbpf_print_level level, const char *fmt, va_list ap)
@@ -42,29 +58,28 @@ static int silent(enum libbpf_print_level level, const char *fmt, va_list ap)
     return 0;
 }
 
-static const char *gives(const char *section, bool *needed)
+static const char *gives(const char *section)
 {
-    *needed = false;
-    for (size_t i = 0; i < ARRAY_LEN(hooks); i++) {
-        if (strcmp(section, hooks[i].section) == 0) {
-            *needed = hooks[i].needed;
+    for (size_t i = 0; i < ARRAY_LEN(hooks); i++)
+        if (strcmp(section, hooks[i].section) == 0)
             return hooks[i].gives;
-        }
-    }
     return "";
 }
 
-/* 0, or -errno of loading or attaching; *doing tells which. Uprobes attach to this program itself.
- */
-static int try_program(const char *name, const char **doing)
+/* Uprobes attach to this program itself. */
+int doctor_try(const char *name, const char **doing)
 {
     struct tailrace *skel = tailrace__open();
     struct bpf_program *p;
     struct bpf_link *link = NULL;
+    struct tier_links links = {0};
     int r = skel ? 0 : -errno;
     *doing = "open";
     if (r)
         return r;
+    tier_prepare(skel, tier_of(name));
+    bpf_map__set_max_entries(skel->maps.data_ring, 1 << 16);
+    bpf_map__set_max_entries(skel->maps.control_ring, 1 << 16);
     bpf_object__for_each_program(p, skel->obj)
         bpf_program__set_autoload(p, strcmp(bpf_program__name(p), name) == 0);
     *doing = "load";
@@ -78,21 +93,59 @@ static int try_program(const char *name, const char **doing)
             extern const char __executable_start;
             size_t off = (size_t)((const char *)(uintptr_t)doctor_command - &__executable_start);
             link = bpf_program__attach_uprobe(p, is_return, getpid(), "/proc/self/exe", off);
+            r = link ? 0 : -errno;
         } else {
-            link = bpf_program__attach(p);
+            r = tier_attach_program(p, &links);
         }
-        r = link ? 0 : -errno;
     }
     bpf_link__destroy(link);
+    tier_detach(&links);
     tailrace__destroy(skel);
     return r;
+}
+
+/* Bits of the tiers that cannot do without the program. */
+static unsigned needed_by(const char *program)
+{
+    unsigned tiers = 0;
+
+    for (enum capture_tier t = TIER_FIRST; t <= TIER_LAST; t++)
+        if (tier_needs(t, program))
+            tiers |= 1u << t;
+    return tiers;
+}
+
+/* A line of the table. Bits of the tiers that are lost. */
+static unsigned look_at(const struct bpf_program *p)
+{
+    const char *name = bpf_program__name(p), *section = bpf_program__section_name(p), *doing;
+    unsigned needed = needed_by(name);
+    int r;
+
+    if (tier_excludes(tier_of(name), name)) {
+        printf("%-28s %-20s %-8s %s\n", section, name, "-",
+               "not needed: this kernel has no such function");
+        return 0;
+    }
+    r = doctor_try(name, &doing);
+    if (r == 0) {
+        printf("%-28s %-20s %-8s %s\n", section, name, "yes", gives(section));
+        return 0;
+    }
+    printf("%-28s %-20s %-8s %s: %s", section, name, "no", doing, strerror(-r));
+    if (needed & (needed - 1))
+        printf(" (needed)\n");
+    else
+        printf("%s%s\n", needed ? ": no tier " : "", needed ? tier_name(tier_of(name)) : "");
+    return needed;
 }
 
 int doctor_command(int argc, char **argv)
 {
     struct tailrace *skel;
     struct bpf_program *p;
-    int missing = 0;
+    unsigned lost = 0;
+    enum capture_tier t = TIER_FIRST;
     (void)argc;
     (void)argv;
     libbpf_set_print(silent);
@@ -103,19 +156,11 @@ int doctor_command(int argc, char **argv)
     }
     printf("%-28s %-20s %-8s %s\n", "hook", "program", "works", "gives, or why not");
     bpf_object__for_each_program(p, skel->obj)
-    {
-        const char *doing, *section = bpf_program__section_name(p);
-        bool needed;
-        const char *what = gives(section, &needed);
-        int r = try_program(bpf_program__name(p), &doing);
-        missing += r && needed;
-        if (r)
-            printf("%-28s %-20s %-8s %s: %s%s\n", section, bpf_program__name(p), "no", doing,
-                   strerror(-r), needed ? " (needed)" : "");
-        else
-            printf("%-28s %-20s %-8s %s\n", section, bpf_program__name(p), "yes", what);
-    }
+        lost |= look_at(p);
     tailrace__destroy(skel);
-    printf("capture tier: %s\n", missing ? "none: capturing does not work here" : "sock_length");
-    return missing ? 1 : 0;
+    while (t <= TIER_LAST && (lost & 1u << t))
+        t++;
+    printf("capture tier: %s\n",
+           t > TIER_LAST ? "none: capturing does not work here" : tier_name(t));
+    return t > TIER_LAST;
 }

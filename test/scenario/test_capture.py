@@ -174,9 +174,36 @@ def test_doctor_tells_what_capturing_uses():
     assert done.stdout.splitlines()[-1] == "capture tier: sock_length"
 
 
-def test_a_tier_that_is_not_there_is_an_error(tmp_path):
-    done = subprocess.run([program("tailrace-agent"), "--port", "1", "--capture-tier", "kprobe", "--set",
+def doctor():
+    done = subprocess.run([program("tailrace-agent"), "doctor"], capture_output=True, text=True, timeout=60)
+    return {line.split()[1]: line.split()[2] for line in done.stdout.splitlines()[1:-1]}
+
+
+@pytest.mark.parametrize("tier,programs", [
+    ("sock_length", ["tr_send_length", "tr_recv_length"]),
+    ("fexit", ["tr_fexit_send", "tr_fexit_recv"]),
+    ("kprobe", ["tr_kprobe_send", "tr_kreturn_recv"]),
+])
+def test_a_tier_that_is_forced_runs_or_is_an_error_that_names_it(tmp_path, tier, programs):
+    """As doctor says: it captures by that tier, or does not start, and never by another one."""
+    works = doctor()
+    child = Child([program("tailrace-agent"), "--port", "1", "--capture-tier", tier, "--set",
+                   "service.telemetry.metrics.level=none"], tmp_path / "log",
+                  env=dict(os.environ, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1"))
+    try:
+        if all(works[p] == "yes" for p in programs):
+            child.wait_log(f"capturing by tier {tier}\n")
+        else:
+            assert child.wait(30) == 1
+            assert f"capture_tier: {tier}: tr_" in child.log()
+            assert "capturing by" not in child.log()
+    finally:
+        child.stop()
+
+
+def test_a_tier_that_is_not_in_this_build_is_refused_by_name():
+    done = subprocess.run([program("tailrace-agent"), "--port", "1", "--capture-tier", "syscall", "--set",
                            "service.telemetry.metrics.level=none"], capture_output=True, text=True,
                           timeout=30, env=dict(os.environ, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1"))
     assert done.returncode == 1
-    assert "capture_tier" in done.stderr + done.stdout
+    assert "capture_tier: syscall" in done.stderr + done.stdout
