@@ -155,8 +155,7 @@ int doctor_command(int argc, char **argv)
         return 1;
     }
     printf("%-28s %-20s %-8s %s\n", "hook", "program", "works", "gives, or why not");
-    bpf_object__for_each_program(p, skel->obj)
-        lost |= look_at(p);
+    bpf_object__for_each_program(p, skel->obj) lost |= look_at(p);
     tailrace__destroy(skel);
     while (t <= TIER_LAST && (lost & 1u << t))
         t++;

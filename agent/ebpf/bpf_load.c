@@ -165,8 +165,11 @@ int bpf_load(struct loaded *l, const struct source_config *c, struct err *e)
             log_info(BPF_LOG, "no capture tier %s", one.text);
     }
     if (r)
-        err_set(e, r, "capture_tier: %s%s", buf_cstr(&why),
-                r == -EPERM ? " (needs CAP_BPF and CAP_PERFMON; and there are kernels that refuse a hook to anybody)" : "");
+        err_set(
+            e, r, "capture_tier: %s%s", buf_cstr(&why),
+            r == -EPERM
+                ? " (needs CAP_BPF and CAP_PERFMON; and there are kernels that refuse a hook to anybody)"
+                : "");
     buf_fini(&why);
     return r;
 }
