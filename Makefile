@@ -145,10 +145,13 @@ tools: $(tool_bin) $(bench_bin) ## helper programs of tests and benchmarks
 
 # ---- what people call ----
 
-.PHONY: setup test scenario lint format run bench install
+.PHONY: setup fresh test scenario lint format run bench install
 setup: ## installs what building and testing need (Debian 12)
 	@scripts/setup
-test: ## everything; the last line sums it up
+fresh: ## set-up, build and unit tests in a minimal Debian 12 made for it
+	@scripts/fresh
+test: ## everything, with its own set-up; the last line sums it up
+	@scripts/setup --quiet
 	@scripts/test $(STAGES)
 scenario: all tools ## scenario tests on the plain build
 	@.venv/bin/python -m pytest -q test/scenario $(ARGS)
@@ -156,7 +159,9 @@ lint: ## what is told without running: shellcheck, clang-format, structure
 	@scripts/test lint
 format: ## clang-format over the tree
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
-run: all ## a gateway and an agent on this host
+run: ## a gateway and an agent on this host, with its own set-up
+	@scripts/setup --quiet
+	@$(MAKE) --no-print-directory all
 	@scripts/run
 bench: all tools ## cost per span beside a reference (ARGS="--quick")
 	@$(PYTHON) test/bench/run.py $(ARGS)
