@@ -32,6 +32,8 @@ static struct chunk detached_mark;
 #define DETACHED (&detached_mark)
 
 static _Atomic uint64_t mapped, in_use, reserved, limit, refused;
+/* The ceiling that was asked for last: above it free blocks are not kept. */
+static _Atomic uint64_t keep_below = UINT64_MAX;
 static _Thread_local struct pool *thread_pool;
 static pthread_key_t detach_key;
 static pthread_once_t detach_once = PTHREAD_ONCE_INIT;
@@ -151,7 +153,9 @@ static struct chunk *chunk_create(struct pool *p, size_t cap)
 static void keep_free(struct pool *p, struct chunk *c)
 {
     int class = class_of(c->cap);
-    if (class < 0) {
+    bool is_much = atomic_load_explicit(&mapped, memory_order_relaxed) >
+                   atomic_load_explicit(&keep_below, memory_order_relaxed);
+    if (class < 0 || is_much) {
         chunk_destroy(c);
         return;
     }
@@ -324,6 +328,8 @@ int mem_reserve(uint64_t n, uint64_t ceiling)
     uint64_t max = atomic_load_explicit(&limit, memory_order_relaxed);
     if (ceiling && (max == 0 || ceiling < max))
         max = ceiling;
+    if (ceiling && ceiling != atomic_load_explicit(&keep_below, memory_order_relaxed))
+        atomic_store_explicit(&keep_below, ceiling, memory_order_relaxed);
     uint64_t now = atomic_fetch_add_explicit(&reserved, n, memory_order_relaxed) + n +
                    atomic_load_explicit(&in_use, memory_order_relaxed);
     if (max == 0 || now <= max)

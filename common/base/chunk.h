@@ -6,7 +6,8 @@
  * Size classes 4 K, 16 K, 64 K, 256 K, 1 M, 4 M; larger ones are mapped by themselves. Each thread
  * has its own pool (pool_attach); a chunk freed on another thread goes on its owner's atomic return
  * list and is reused there. Free blocks beyond a few of each class are unmapped slowly, by
- * pool_trim() from the loop's timer.
+ * pool_trim() from the loop's timer; at once while more is mapped than the last ceiling asked of
+ * mem_reserve.
  *
  *      chunk_new ── refs 1 ── chunk_ref/chunk_unref from any thread ── refs 0 ─► owner's free list
  */

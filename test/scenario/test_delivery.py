@@ -11,7 +11,7 @@ import pytest
 from harness import ledger
 from harness.gateway import TELEMETRY
 from harness.otlp import SpanMaker, request
-from harness.process import ROOT, Child
+from harness.process import Child, tool
 from harness.wait import accepts, free_ports, stable, wait_until
 
 FORWARD = """
@@ -29,12 +29,6 @@ service:
   pipelines:
     traces: {{receivers: [otlp], processors: [attributes, batch], exporters: [otlp_grpc]}}
 """ + TELEMETRY
-
-
-def tool(name):
-    path = ROOT / "build" / "gcc" / "test" / "tools" / name
-    assert path.exists(), f"{path} is not built: run make tools"
-    return str(path)
 
 
 @pytest.fixture

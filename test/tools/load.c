@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * load --port P [--shape M] [--spans 500] [--rate 0] [--seconds 3] [--connections 4] [--streams 8]
+ *      [--fresh 1] [--rest-ms 0]
  *
  * Sends encoded requests by gRPC, each with fresh trace ids, at an offered rate (spans a second; 0
  * = as fast as answers come). Prints a JSON line four times a second and a last one with "end":
  * true. Latency is from the time a request was due, so that a stalled system does not hide its
  * delay.
+ *
+ * --fresh 0 sends the same bytes again and again: thousands of large requests under way then cost
+ * no memory here. --rest-ms is how long a stream rests after a request of it was turned away, as
+ * SDKs back off. Spans of requests that were cut off without an answer are told as lost_spans
+ * (among failed_spans): they may have arrived.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,7 +28,7 @@
 enum { MAX_LATENCIES = 1 << 20, REPORT_MS = 250, DRAIN_S = 20 };
 
 struct options {
-    uint64_t port, spans, rate, connections, streams;
+    uint64_t port, spans, rate, connections, streams, fresh, rest_ms;
     double seconds;
     enum shape shape;
 };
@@ -32,7 +38,9 @@ struct load {
     struct payload payload;
     struct http_client **clients;
     unsigned *in_flight;
-    uint64_t next, sent_spans, acked_spans, failed_spans, started_ns;
+    struct chunk **same; /* --fresh 0: one body for each request of the payload */
+    struct list resting; /* calls that were turned away, the oldest first */
+    uint64_t next, sent_spans, acked_spans, failed_spans, lost_spans, started_ns;
     uint32_t *latency_us;
     size_t n_latencies;
     struct loop_timer *pacer, *reporter;
@@ -43,7 +51,8 @@ struct call {
     struct http_call http;
     struct load *l;
     unsigned connection;
-    uint64_t due_ns;
+    uint64_t due_ns, rests_until_ns;
+    struct list in_resting;
 };
 
 static void send_more(struct load *l);
@@ -71,44 +80,82 @@ static void report(struct load *l, bool end)
     if (end)
         qsort(l->latency_us, l->n_latencies, sizeof(*l->latency_us), by_value);
     printf("{\"elapsed_s\": %.3f, \"sent_spans\": %" PRIu64 ", \"acked_spans\": %" PRIu64
-           ", \"failed_spans\": %" PRIu64 ", \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"end\": %s}\n",
-           elapsed_s(l), l->sent_spans, l->acked_spans, l->failed_spans,
+           ", \"failed_spans\": %" PRIu64 ", \"lost_spans\": %" PRIu64
+           ", \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"end\": %s}\n",
+           elapsed_s(l), l->sent_spans, l->acked_spans, l->failed_spans, l->lost_spans,
            end ? percentile_ms(l, 0.5) : 0, end ? percentile_ms(l, 0.99) : 0,
            end ? "true" : "false");
     fflush(stdout);
+}
+
+/* The stream of a request that was turned away is free for another one after a while. */
+static void rest(struct load *l, struct call *c)
+{
+    c->rests_until_ns = clock_mono_ns() + l->o.rest_ms * NS_PER_MS;
+    list_push(&l->resting, &c->in_resting);
+}
+
+static void wake_rested(struct load *l)
+{
+    uint64_t now = clock_mono_ns();
+    while (!list_is_empty(&l->resting)) {
+        struct call *c = LIST_ENTRY(l->resting.next, struct call, in_resting);
+        if (c->rests_until_ns > now)
+            return;
+        list_remove(&c->in_resting);
+        l->in_flight[c->connection]--;
+        free(c);
+    }
 }
 
 static void on_answer(struct http_call *http, const struct http_result *r)
 {
     struct call *c = CONTAINER_OF(http, struct call, http);
     struct load *l = c->l;
-    l->in_flight[c->connection]--;
+    bool is_refused = false;
     if (r->error || !r->has_grpc_status || r->grpc_status != GRPC_OK) {
         if (l->failed_spans == 0)
             fprintf(stderr, "load: first failure: %s, status %d: " STR_FMT "\n",
                     r->why ? r->why : "answered", r->grpc_status, STR_ARG(r->grpc_message));
         l->failed_spans += l->o.spans;
+        l->lost_spans += r->error && r->is_uncertain ? l->o.spans : 0;
+        is_refused = true;
     } else {
         l->acked_spans += l->o.spans;
     }
     if (l->n_latencies < MAX_LATENCIES)
         l->latency_us[l->n_latencies++] = (uint32_t)((clock_mono_ns() - c->due_ns) / 1000);
+    if (is_refused && l->o.rest_ms) {
+        rest(l, c);
+        return;
+    }
+    l->in_flight[c->connection]--;
     free(c);
     send_more(l);
+}
+
+/* Request i of the payload with its gRPC prefix; one reference. */
+static struct chunk *make_body(struct load *l, uint32_t i)
+{
+    const struct payload_request *q = &l->payload.requests[i];
+    if (l->same && l->same[i])
+        return chunk_ref(l->same[i]);
+    struct chunk *body = chunk_new(q->len + GRPC_PREFIX);
+    ASSERT(body);
+    payload_copy(&l->payload, i, l->next / l->payload.n_requests, body->data + GRPC_PREFIX);
+    grpc_prefix(body->data, false, q->len);
+    body->len = q->len + GRPC_PREFIX;
+    if (l->same)
+        l->same[i] = chunk_ref(body);
+    return body;
 }
 
 static void send_one(struct load *l, unsigned connection, uint64_t due_ns)
 {
     static const struct http_call_header headers[] = {{"content-type", "application/grpc"},
                                                       {"te", "trailers"}};
-    uint32_t i = (uint32_t)(l->next % l->payload.n_requests);
-    const struct payload_request *q = &l->payload.requests[i];
     struct call *c = xcalloc(1, sizeof(*c));
-    struct chunk *body = chunk_new(q->len + GRPC_PREFIX);
-    ASSERT(body);
-    payload_copy(&l->payload, i, l->next / l->payload.n_requests, body->data + GRPC_PREFIX);
-    grpc_prefix(body->data, false, q->len);
-    body->len = q->len + GRPC_PREFIX;
+    struct chunk *body = make_body(l, (uint32_t)(l->next % l->payload.n_requests));
     l->next++;
     c->l = l;
     c->connection = connection;
@@ -156,6 +203,7 @@ static void send_more(struct load *l)
 
 static void on_pace(void *arg)
 {
+    wake_rested(arg);
     send_more(arg);
 }
 
@@ -192,7 +240,7 @@ static void start(void *arg)
 static int parse(struct options *o, int argc, char **argv)
 {
     *o = (struct options){
-        .spans = 500, .connections = 4, .streams = 8, .seconds = 3, .shape = SHAPE_M};
+        .spans = 500, .connections = 4, .streams = 8, .seconds = 3, .fresh = 1, .shape = SHAPE_M};
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *k = argv[i], *v = argv[i + 1];
         if (strcmp(k, "--port") == 0)
@@ -205,6 +253,10 @@ static int parse(struct options *o, int argc, char **argv)
             o->connections = strtoull(v, NULL, 10);
         else if (strcmp(k, "--streams") == 0)
             o->streams = strtoull(v, NULL, 10);
+        else if (strcmp(k, "--fresh") == 0)
+            o->fresh = strtoull(v, NULL, 10);
+        else if (strcmp(k, "--rest-ms") == 0)
+            o->rest_ms = strtoull(v, NULL, 10);
         else if (strcmp(k, "--seconds") == 0)
             o->seconds = strtod(v, NULL);
         else if (strcmp(k, "--shape") == 0)
@@ -222,10 +274,14 @@ int main(int argc, char **argv)
     if (parse(&l.o, argc, argv)) {
         fprintf(stderr,
                 "usage: load --port PORT [--shape S|M|L] [--spans N] [--rate N] [--seconds N]"
-                " [--connections N] [--streams N]\n");
+                " [--connections N] [--streams N] [--fresh 0|1] [--rest-ms N]\n");
         return 2;
     }
-    payload_init(&l.payload, l.o.shape, l.o.spans >= 100 ? 60 : 3000, (uint32_t)l.o.spans, 42);
+    uint64_t n = l.o.spans < 100 ? 3000 : MAX(3, MIN(60, 60000 / l.o.spans));
+    payload_init(&l.payload, l.o.shape, (uint32_t)n, (uint32_t)l.o.spans, 42);
+    list_init(&l.resting);
+    if (!l.o.fresh)
+        l.same = xcalloc(l.payload.n_requests, sizeof(struct chunk *));
     l.clients = xcalloc(l.o.connections, sizeof(struct http_client *));
     l.in_flight = xcalloc(l.o.connections, sizeof(*l.in_flight));
     l.latency_us = xcalloc(MAX_LATENCIES, sizeof(*l.latency_us));

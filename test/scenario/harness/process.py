@@ -18,6 +18,14 @@ def program(name):
     return str(path)
 
 
+def tool(name):
+    """Path of a helper program of test/tools."""
+    path = ROOT / "build" / "gcc" / "test" / "tools" / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not built: run make tools")
+    return str(path)
+
+
 class Child:
     """One process. Its output goes to a file that is quoted when something fails."""
 
