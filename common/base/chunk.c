@@ -176,22 +176,28 @@ static void take_returned(struct pool *p)
     }
 }
 
+size_t chunk_room(size_t cap)
+{
+    int class = class_of(cap);
+    if (class >= 0)
+        return class_bytes[class];
+    return cap > SIZE_MAX - 4095 ? cap : (cap + 4095) & ~(size_t)4095;
+}
+
 struct chunk *chunk_new(size_t cap)
 {
     struct pool *p = pool_current();
     int class = class_of(cap);
     struct chunk *c = NULL;
+    if (cap > SIZE_MAX - 4095)
+        return NULL;
+    cap = chunk_room(cap);
     if (class >= 0) {
-        cap = class_bytes[class];
         c = pop_free(p, class);
         if (!c) {
             take_returned(p);
             c = pop_free(p, class);
         }
-    } else if (cap > SIZE_MAX - 4095) {
-        return NULL;
-    } else {
-        cap = (cap + 4095) & ~(size_t)4095;
     }
     if (!c)
         c = chunk_create(p, cap);

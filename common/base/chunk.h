@@ -44,6 +44,8 @@ void pool_trim(void);
 /* A chunk of at least cap bytes, len 0, refs 1. NULL when the hard limit or the OS refuses:
  * counted. */
 struct chunk *chunk_new(size_t cap) MUSTCHECK;
+/* What a chunk made for cap bytes will hold, and cost. */
+size_t chunk_room(size_t cap);
 struct chunk *chunk_ref(struct chunk *c);
 void chunk_unref(struct chunk **c);
 /* Room for cap bytes, old bytes kept. The chunk may move; refs must be 1. -ENOMEM leaves *c as it

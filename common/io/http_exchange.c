@@ -24,12 +24,6 @@ enum { WAIT_FOR_MEMORY_MS = 1000, UNKNOWN_STEP = 64 << 10, ASSEMBLY_PART = 4 };
 
 static _Atomic uint64_t assembling; /* bytes of all requests between reservation and message */
 
-static void assembly_add(struct http_exchange *x, uint64_t n)
-{
-    x->assembling += n;
-    atomic_fetch_add_explicit(&assembling, n, memory_order_relaxed);
-}
-
 static void assembly_end(struct http_exchange *x)
 {
     mem_unreserve(x->reserved);
@@ -115,12 +109,22 @@ static uint64_t assembly_budget(const struct http_exchange *x)
     return u.limit / ASSEMBLY_PART;
 }
 
-/* One message may always be assembled, or one larger than the budget could never pass. */
-static bool is_within_budget(const struct http_exchange *x, uint64_t n)
+/*
+ * n more bytes of the budget for x, or false. A message alone may always be assembled, or one
+ * larger than the budget could never pass.
+ */
+static bool assembly_take(struct http_exchange *x, uint64_t n)
 {
+    uint64_t budget = assembly_budget(x);
     uint64_t now = atomic_load_explicit(&assembling, memory_order_relaxed);
-    uint64_t budget = now ? assembly_budget(x) : 0;
-    return budget == 0 || now + n <= budget;
+    do {
+        bool is_alone = now == x->assembling;
+        if (budget && !is_alone && now + n > budget)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&assembling, &now, now + n,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    x->assembling += n;
+    return true;
 }
 
 /* The bytes that wait for their reservation are in the chunk already; only what is to come counts.
@@ -128,11 +132,14 @@ static bool is_within_budget(const struct http_exchange *x, uint64_t n)
 static bool reserve(struct http_exchange *x)
 {
     uint64_t have = x->r.body ? x->r.body->cap : 0;
-    uint64_t all = x->expected + HTTP_BODY_HEADROOM, need = all > have ? all - have : 0;
-    if (!is_within_budget(x, all) || mem_reserve(need, ceiling_of(x)) != 0)
+    uint64_t all = chunk_room(x->expected + HTTP_BODY_HEADROOM), need = all > have ? all - have : 0;
+    if (!assembly_take(x, all))
         return false;
+    if (mem_reserve(need, ceiling_of(x)) != 0) {
+        assembly_end(x);
+        return false;
+    }
     x->reserved = need;
-    assembly_add(x, all);
     x->state = EXCHANGE_BODY;
     list_remove(&x->in_waiting);
     return true;
@@ -230,14 +237,14 @@ static int make_room(struct http_exchange *x, size_t n)
         return 0;
     if (x->r.body && !x->expected)
         need = MAX(need, MAX(x->r.body->cap * 2, (size_t)UNKNOWN_STEP));
+    need = chunk_room(need);
     if (x->state == EXCHANGE_BODY && need > x->assembling) {
         /* Of unknown size: it asks again for what it grows by. */
         mem_unreserve(x->reserved);
         x->reserved = 0;
-        if (mem_reserve(need, ceiling_of(x)) != 0)
+        if (!assembly_take(x, need - x->assembling) || mem_reserve(need, ceiling_of(x)) != 0)
             return -ENOMEM;
         x->reserved = need;
-        assembly_add(x, need - x->assembling);
     }
     mem_unreserve(x->reserved); /* it becomes memory now */
     x->reserved = 0;
