@@ -275,7 +275,8 @@ static void a_promised_body_waits_for_its_turn_and_is_refused_after_a_second(voi
     close(late);
     /* The next one is let in when the first has left. */
     late = dial();
-    say(late, "POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3145728\r\n\r\n");
+    say(late,
+        "POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3145728\r\n\r\n");
     nap();
     assert_int_equal(status_of(late, false), 0);
     close(holder);
