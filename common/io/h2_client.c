@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "common/io/client_conn.h"
+#include "common/io/h2_memory.h"
 
 enum {
     IOV_MAX_ENTRIES = 128,
@@ -267,7 +268,8 @@ static int h2c_open(struct client_conn *c)
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
     nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
     nghttp2_session_callbacks_set_data_source_read_length_callback(cb, data_length);
-    int r = nghttp2_session_client_new(&h->session, cb, h);
+    nghttp2_mem memory = h2_memory();
+    int r = nghttp2_session_client_new3(&h->session, cb, h, NULL, &memory);
     nghttp2_session_callbacks_del(cb);
     if (r) {
         free(h);

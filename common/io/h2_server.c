@@ -15,6 +15,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/io/h2_memory.h"
 #include "common/io/http_conn.h"
 
 enum { OUT_BATCH = 64 << 10 };
@@ -428,7 +429,8 @@ static int set_up(struct h2 *h)
     nghttp2_option_new(&opt);
     nghttp2_option_set_no_auto_window_update(opt, 1);
     nghttp2_option_set_max_outbound_ack(opt, 1000);
-    int r = nghttp2_session_server_new2(&h->session, cb, h, opt);
+    nghttp2_mem memory = h2_memory();
+    int r = nghttp2_session_server_new3(&h->session, cb, h, opt, &memory);
     nghttp2_option_del(opt);
     nghttp2_session_callbacks_del(cb);
     return r ? -ENOMEM : 0;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/base/mem.h"
+#include "common/io/foreign.h"
 
 struct tls_context {
     SSL_CTX *ctx;
@@ -25,6 +26,33 @@ struct tls {
     bool is_ready;
     char error[256];
 };
+
+static void *count_malloc(size_t n, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return n ? foreign_malloc(n) : NULL;
+}
+
+static void *count_realloc(void *p, size_t n, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return foreign_realloc(p, n);
+}
+
+static void count_free(void *p, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    foreign_free(p);
+}
+
+/* OpenSSL takes these only before its first allocation. */
+__attribute__((constructor)) static void count_openssl(void)
+{
+    CRYPTO_set_mem_functions(count_malloc, count_realloc, count_free);
+}
 
 static bool is_set(const char *s)
 {
