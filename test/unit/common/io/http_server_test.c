@@ -310,7 +310,8 @@ static void what_connections_cost_is_counted(void **state)
     }
     for (int i = 0; i < N; i++) {
         char c;
-        assert_int_equal(recv(fd[i], &c, 1, 0), 1); /* the server's SETTINGS: the session is there */
+        assert_int_equal(recv(fd[i], &c, 1, 0),
+                         1); /* the server's SETTINGS: the session is there */
     }
     assert_true(usage().in_use > before.in_use + N * 1024);
     for (int i = 0; i < N; i++)

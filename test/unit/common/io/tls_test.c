@@ -84,7 +84,8 @@ static int group_setup(void **state)
     snprintf(other_ca_file, sizeof(other_ca_file), "%s/other.pem", dir);
     snprintf(cert_file, sizeof(cert_file), "%s/cert.pem", dir);
     snprintf(key_file, sizeof(key_file), "%s/key.pem", dir);
-    struct identity ca = make_identity("ca", NULL, NULL), other = make_identity("other", NULL, NULL);
+    struct identity ca = make_identity("ca", NULL, NULL),
+                    other = make_identity("other", NULL, NULL);
     struct identity leaf = make_identity("leaf", "DNS:gateway.test,IP:127.0.0.1", &ca);
     write_identity(&ca, ca_file, NULL);
     write_identity(&other, other_ca_file, NULL);
