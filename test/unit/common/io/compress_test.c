@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Codings there and back, what is broken or too large, and that memory is asked for and returned. */
+/* Codings there and back, what is broken or too large, and that memory is asked for and returned.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -72,8 +73,8 @@ static void what_is_encoded_is_decoded(void **state)
         for (size_t c = 0; c < ARRAY_LEN(codings); c++) {
             struct chunk *small = NULL, *back = NULL;
             assert_int_equal(coding_encode(&small, codings[c], str_make(p, sizes[s]), HEADROOM), 0);
-            assert_int_equal(
-                coding_decode(&back, codings[c], body_of(small), HEADROOM, &plenty), 0);
+            assert_int_equal(coding_decode(&back, codings[c], body_of(small), HEADROOM, &plenty),
+                             0);
             assert_int_equal(back->len, HEADROOM + sizes[s]);
             assert_memory_equal(back->data + HEADROOM, p, sizes[s]);
             chunk_unref(&small);
