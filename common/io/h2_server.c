@@ -18,7 +18,12 @@
 #include "common/io/h2_memory.h"
 #include "common/io/http_conn.h"
 
-enum { OUT_BATCH = 64 << 10 };
+/*
+ * A peer may reset RESET_BURST requests at once and RESETS_A_SECOND of them for ever: what callers
+ * do who give up in time, with all streams of a connection. Beyond it means no good and is sent
+ * away (CVE-2023-44487).
+ */
+enum { OUT_BATCH = 64 << 10, RESET_BURST = 1000, RESETS_A_SECOND = 100 };
 
 struct h2 {
     nghttp2_session *session;
@@ -429,6 +434,7 @@ static int set_up(struct h2 *h)
     nghttp2_option_new(&opt);
     nghttp2_option_set_no_auto_window_update(opt, 1);
     nghttp2_option_set_max_outbound_ack(opt, 1000);
+    nghttp2_option_set_stream_reset_rate_limit(opt, RESET_BURST, RESETS_A_SECOND);
     nghttp2_mem memory = h2_memory();
     int r = nghttp2_session_server_new3(&h->session, cb, h, opt, &memory);
     nghttp2_option_del(opt);
