@@ -130,6 +130,32 @@ unit-bin: $(unit_bin)
 unit: unit-bin ## unit tests, each in its own process
 	@scripts/run-unit $(unit_bin)
 
+# ---- fuzzing: a target per decoder, always with clang, under ASan and UBSan ----
+
+fuzz_src := $(sort $(wildcard test/fuzz/*_fuzz.c))
+fuzz_bin := $(fuzz_src:%.c=$(B)/%)
+fuzz_make = $(MAKE) --no-print-directory CC="$(filter %ccache,$(CC)) $(CLANG)" \
+            SAN=fuzzer-no-link,address,undefined
+FUZZ_SECONDS ?= 60
+
+# Targets may link the agent; what none of them calls goes with --gc-sections.
+$(fuzz_bin): $(B)/%: $(B)/%.o $$(filter-out $$(call obj,$$(call included,$$*.c)) $(B)/agent/main.o,\
+             $(common_obj) $(agent_obj))
+	@echo "  LINK  $@"
+	@$(CC) $(subst fuzzer-no-link,fuzzer,$(ldflags)) -o $@ $(filter %.o,$^) $(ldlibs) \
+	    $(shell pkg-config --libs $(agent_libs))
+
+.PHONY: fuzz-bin fuzz fuzz-corpus fuzz-run fuzz-replay
+fuzz-bin: $(fuzz_bin)
+fuzz-run: fuzz-bin
+	@scripts/fuzz run $(FUZZ_SECONDS) $(fuzz_bin)
+fuzz-replay: fuzz-bin
+	@scripts/fuzz replay $(fuzz_bin)
+fuzz: ## every fuzz target for FUZZ_SECONDS each (ONLY=name for one)
+	@$(fuzz_make) fuzz-run $(if $(ONLY),fuzz_src=test/fuzz/$(ONLY)_fuzz.c)
+fuzz-corpus: ## the inputs in test/fuzz/corpus once
+	@$(fuzz_make) fuzz-replay
+
 # ---- benchmarks and tools of tests ----
 
 tool_src := $(sort $(wildcard test/tools/*.c))

@@ -22,6 +22,8 @@ struct result {
 static void add(struct result *r, const void *p, size_t n)
 {
     n = MIN(n, sizeof(r->text) - r->n);
+    if (n == 0)
+        return; /* p may be NULL then */
     memcpy(r->text + r->n, p, n);
     r->n += n;
 }
