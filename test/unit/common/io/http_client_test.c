@@ -278,7 +278,8 @@ static int group_teardown(void **state)
 
 /* ---- tests ---- */
 
-/* Streams 1, 3, 5: the first is answered, the second is under way, the third was never looked at. */
+/* Streams 1, 3, 5: the first is answered, the second is under way, the third was never looked at.
+ */
 static void goes_away_and_closes(int fd, int connection)
 {
     if (connection > 0) {
