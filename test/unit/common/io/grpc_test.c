@@ -144,15 +144,14 @@ static void what_a_header_may_not_hold_is_encoded(void **state)
     struct http_request r = {0};
     (void)state;
     grpc_respond_status(&r, GRPC_INTERNAL, "100% \"\xc3\xa9\"\r\nx: y\x7f~", STR(""));
-    assert_non_null(
-        strstr(sent.headers, "\ngrpc-message: 100%25 \"%C3%A9\"%0D%0Ax: y%7F~\n"));
+    assert_non_null(strstr(sent.headers, "\ngrpc-message: 100%25 \"%C3%A9\"%0D%0Ax: y%7F~\n"));
 }
 
 /* RFC 4648 §10, without padding. */
 static void details_are_base64(void **state)
 {
-    static const char *const cases[][2] = {{"f", "Zg"},        {"fo", "Zm8"},
-                                           {"foo", "Zm9v"},    {"foob", "Zm9vYg"},
+    static const char *const cases[][2] = {{"f", "Zg"},          {"fo", "Zm8"},
+                                           {"foo", "Zm9v"},      {"foob", "Zm9vYg"},
                                            {"fooba", "Zm9vYmE"}, {"foobar", "Zm9vYmFy"}};
     struct http_request r = {0};
     char want[64];
