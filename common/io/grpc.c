@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "common/base/buf.h"
+#include "common/base/text.h"
 
 int grpc_message(const struct http_request *r, struct str *out, bool *is_compressed)
 {
@@ -64,23 +64,6 @@ static void add_message(struct buf *b, const char *s)
     }
 }
 
-static void add_base64(struct buf *b, struct str s)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < s.n; i += 3) {
-        size_t left = s.n - i;
-        uint32_t v = (uint32_t)(uint8_t)s.p[i] << 16;
-        v |= left > 1 ? (uint32_t)(uint8_t)s.p[i + 1] << 8 : 0;
-        v |= left > 2 ? (uint32_t)(uint8_t)s.p[i + 2] : 0;
-        buf_add_byte(b, (uint8_t)digits[v >> 18]);
-        buf_add_byte(b, (uint8_t)digits[v >> 12 & 63]);
-        if (left > 1)
-            buf_add_byte(b, (uint8_t)digits[v >> 6 & 63]);
-        if (left > 2)
-            buf_add_byte(b, (uint8_t)digits[v & 63]);
-    }
-}
-
 void grpc_respond_status(struct http_request *r, int code, const char *message, struct str details)
 {
     struct buf text, bin;
@@ -89,7 +72,7 @@ void grpc_respond_status(struct http_request *r, int code, const char *message, 
     buf_init(&bin);
     snprintf(number, sizeof(number), "%d", code);
     add_message(&text, message ? message : "");
-    add_base64(&bin, details);
+    text_add_base64(&bin, details, false);
     /* Trailers-only: the status stands in the one header block. */
     struct http_header headers[] = {content_type,
                                     {"grpc-status", str_of(number)},

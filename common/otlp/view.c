@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/base/text.h"
+
 enum {
     SPAN_NAME = 5,
     SPAN_TRACE_STATE = 3,
@@ -54,21 +56,6 @@ struct any any_read(struct str value)
 
 /* ---- text ---- */
 
-static void add_json_string(struct buf *out, struct str s)
-{
-    buf_add_byte(out, '"');
-    for (size_t i = 0; i < s.n; i++) {
-        uint8_t c = (uint8_t)s.p[i];
-        if (c == '"' || c == '\\')
-            buf_addf(out, "\\%c", c);
-        else if (c < 0x20)
-            buf_addf(out, "\\u%04x", c);
-        else
-            buf_add_byte(out, c);
-    }
-    buf_add_byte(out, '"');
-}
-
 static void add_double(struct buf *out, double d)
 {
     char text[64];
@@ -86,21 +73,6 @@ static void add_double(struct buf *out, double d)
     buf_add_cstr(out, text);
 }
 
-static void add_base64(struct buf *out, struct str s)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < s.n; i += 3) {
-        size_t left = s.n - i;
-        uint32_t v = (uint32_t)(uint8_t)s.p[i] << 16;
-        v |= left > 1 ? (uint32_t)(uint8_t)s.p[i + 1] << 8 : 0;
-        v |= left > 2 ? (uint32_t)(uint8_t)s.p[i + 2] : 0;
-        buf_add_byte(out, (uint8_t)digits[v >> 18]);
-        buf_add_byte(out, (uint8_t)digits[v >> 12 & 63]);
-        buf_add_byte(out, left > 1 ? (uint8_t)digits[v >> 6 & 63] : '=');
-        buf_add_byte(out, left > 2 ? (uint8_t)digits[v & 63] : '=');
-    }
-}
-
 /* Arrays and maps as JSON. Recursion is bounded: deeper values read as null. */
 static void add_json(struct any v, struct buf *out, int depth)
 {
@@ -113,11 +85,11 @@ static void add_json(struct any v, struct buf *out, int depth)
     }
     switch (v.type) {
     case ANY_STRING:
-        add_json_string(out, v.s);
+        text_add_json_string(out, v.s);
         return;
     case ANY_BYTES:
         buf_add_byte(out, '"');
-        add_base64(out, v.s);
+        text_add_base64(out, v.s, true);
         buf_add_byte(out, '"');
         return;
     case ANY_ARRAY:
@@ -141,7 +113,7 @@ static void add_json(struct any v, struct buf *out, int depth)
                     else if (kv.number == 2)
                         value = kv.bytes;
                 }
-                add_json_string(out, key);
+                text_add_json_string(out, key);
                 buf_add_byte(out, ':');
             }
             add_json(any_read(value), out, depth + 1);
@@ -174,7 +146,7 @@ void any_to_text(struct any v, struct buf *out)
         add_double(out, v.d);
         break;
     case ANY_BYTES:
-        add_base64(out, v.s);
+        text_add_base64(out, v.s, true);
         break;
     default:
         add_json(v, out, 0);

@@ -10,174 +10,32 @@ import random
 import struct
 import subprocess
 
+import pytest
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from harness.otlp import fields
+from harness.otlp_json import ids_as_base64
 from harness.process import ROOT
+from harness.random_otlp import REQUESTS, damage, make_request, mutate
 
 SEED = int(os.environ.get("TAILRACE_SEED", "20"))
 ROUNDS = int(os.environ.get("TAILRACE_ROUNDS", "12000"))
 TOOL = ROOT / "build" / "gcc" / "test" / "tools" / "otlp_dump"
 
-# Field numbers of messages inside messages, as far as the mutations go down.
-NESTED = {"request": {1: "resource_spans"}, "resource_spans": {1: "resource", 2: "scope_spans"},
-          "scope_spans": {1: "scope", 2: "span"}, "span": {9: "kv", 11: "event", 15: "status"},
-          "resource": {1: "kv"}, "scope": {3: "kv"}, "event": {3: "kv"}, "kv": {2: "any"}}
-SCALARS = {"span": {6: 0, 7: 1, 8: 1, 10: 0, 16: 5}, "status": {3: 0}, "event": {1: 1}}
-
-
-def text(rng):
-    return "".join(rng.choice("abcdez é€😀") for _ in range(rng.randrange(8)))
-
-
-def any_value(rng, depth=0):
-    v = AnyValue()
-    kind = rng.randrange(7 if depth < 3 else 5)
-    if kind == 0:
-        v.string_value = text(rng)
-    elif kind == 1:
-        v.bool_value = rng.random() < 0.5
-    elif kind == 2:
-        v.int_value = rng.getrandbits(64) - (1 << 63)
-    elif kind == 3:
-        v.double_value = rng.random() * 10 ** rng.randrange(-5, 20)
-    elif kind == 4:
-        v.bytes_value = rng.randbytes(rng.randrange(5))
-    elif kind == 5:
-        v.array_value.values.extend(any_value(rng, depth + 1) for _ in range(rng.randrange(3)))
-    else:
-        v.kvlist_value.values.extend(KeyValue(key=text(rng), value=any_value(rng, depth + 1))
-                                     for _ in range(rng.randrange(3)))
-    return v
-
-
-def attributes(rng, n=4):
-    keys = rng.sample(["a", "b", "c", "http.request.method", "r", "é", ""], rng.randrange(n))
-    return [KeyValue(key=k, value=any_value(rng)) for k in keys]
-
-
-def make_span(rng):
-    s = Span(trace_id=rng.randbytes(16), span_id=rng.randbytes(8), name=text(rng),
-             kind=rng.randrange(6), start_time_unix_nano=rng.getrandbits(60),
-             end_time_unix_nano=rng.getrandbits(60), trace_state=text(rng), flags=rng.getrandbits(32))
-    if rng.random() < 0.6:
-        s.parent_span_id = rng.randbytes(8)
-    s.attributes.extend(attributes(rng))
-    for _ in range(rng.randrange(2)):
-        s.events.add(time_unix_nano=rng.getrandbits(40), name=text(rng)).attributes.extend(attributes(rng))
-    for _ in range(rng.randrange(2)):
-        s.links.add(trace_id=rng.randbytes(16), span_id=rng.randbytes(8))
-    if rng.random() < 0.4:
-        s.status.code = rng.randrange(3)
-        s.status.message = text(rng)
-    return s
-
-
-def make_request(rng):
-    req = ExportTraceServiceRequest()
-    for _ in range(rng.randrange(3)):
-        rs = req.resource_spans.add(schema_url=text(rng))
-        rs.resource.attributes.extend(attributes(rng))
-        for _ in range(rng.randrange(3)):
-            ss = rs.scope_spans.add(schema_url=text(rng))
-            ss.scope.name = text(rng)
-            ss.spans.extend(make_span(rng) for _ in range(rng.randrange(4)))
-    return req
-
-
-def varint(rng, v, overlong, longest=9):
-    out = bytearray()
-    while True:
-        out.append(v & 0x7F | (0x80 if v > 0x7F else 0))
-        v >>= 7
-        if not v:
-            break
-    if overlong and len(out) < longest and rng.random() < 0.3:
-        out[-1] |= 0x80
-        out += b"\x80" * rng.randrange(longest - len(out)) + b"\x00"
-    return bytes(out)
-
-
-def put(rng, number, kind, payload, overlong):
-    tag = varint(rng, number << 3 | kind, False)
-    if kind == 2:
-        return tag + varint(rng, len(payload), overlong, longest=5) + payload
-    if kind == 0:
-        return tag + varint(rng, payload, overlong)
-    return tag + struct.pack("<Q" if kind == 1 else "<I", payload)
-
-
-def unknown(rng):
-    number = rng.choice([1000, 77, 536870911])
-    kind = rng.randrange(4)
-    if kind == 3:
-        inner = put(rng, 5, 0, 7, False)
-        return varint(rng, number << 3 | 3, False) + inner + varint(rng, number << 3 | 4, False)
-    return put(rng, number, [0, 1, 2][kind], [9, 9, b"xyz"][kind], False)
-
-
-def splits(data):
-    """Whether it has no group, which fields() does not read."""
-    try:
-        list(fields(data))
-        return True
-    except ValueError:
-        return False
-
-
-def mutate(rng, data, level="request"):
-    """The same message written in another way, or nearly: order, splits, repeats, unknown fields."""
-    parts = []
-    for number, kind, payload in list(fields(data)):
-        inner = NESTED.get(level, {}).get(number)
-        if inner and rng.random() < 0.7:
-            payload = mutate(rng, payload, inner)
-        if inner in ("resource", "scope", "status", "any") and rng.random() < 0.2 and splits(payload):
-            # A singular message in two pieces merges. An AnyValue is a oneof: the last one wins.
-            halves = list(fields(payload))
-            cut = rng.randrange(len(halves) + 1)
-            for half in (halves[:cut], halves[cut:]):
-                parts.append(put(rng, number, kind, b"".join(put(rng, *f, True) for f in half), True))
-            continue
-        if SCALARS.get(level, {}).get(number) == kind and rng.random() < 0.1:
-            parts.append(put(rng, number, kind, rng.getrandbits(3), True))  # the last one wins
-        parts.append(put(rng, number, kind, payload, True))
-    if rng.random() < 0.2:
-        parts.insert(rng.randrange(len(parts) + 1), unknown(rng))
-    if level in ("resource_spans", "scope_spans", "span") and rng.random() < 0.3:
-        singles = [p for p in parts]
-        # Order among different fields is free; among the same field it is not: rotate by field.
-        order = sorted(range(len(singles)), key=lambda i: (singles[i][0] * 7919) % 13)
-        parts = [singles[i] for i in order]
-    out = b"".join(parts)
-    return out
-
-
-def damage(rng, data):
-    if not data or rng.random() < 0.75:
-        return data
-    data = bytearray(data)
-    for _ in range(rng.randrange(1, 4)):
-        at = rng.randrange(len(data))
-        data[at] = rng.randrange(256)
-    return bytes(data[:rng.randrange(len(data) + 1)] if rng.random() < 0.3 else data)
-
-
-def run(inputs):
+def run(inputs, signal="traces"):
     stream = b"".join(struct.pack("<I", len(i)) + i for i in inputs)
-    done = subprocess.run([TOOL], input=stream, capture_output=True, timeout=120)
+    done = subprocess.run([TOOL, signal], input=stream, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     lines = done.stdout.decode().splitlines()
     assert len(lines) == len(inputs)
     return [json.loads(line) for line in lines]
 
 
-def decode(data):
+def decode(data, signal="traces"):
     try:
-        return ExportTraceServiceRequest.FromString(data)
+        return REQUESTS[signal][0].FromString(data)
     except DecodeError:
         return None
 
@@ -258,9 +116,103 @@ def test_walk_equals_a_full_decode():
     assert accepted > ROUNDS // 2 and refused > ROUNDS // 50
 
 
+def all_records(req, signal):
+    _, resources, scopes, records, _ = REQUESTS[signal]
+    return [x for r in getattr(req, resources) for s in getattr(r, scopes) for x in getattr(s, records)]
+
+
+def items(record, signal):
+    if signal != "metrics":
+        return 1
+    kind = record.WhichOneof("data")
+    return len(getattr(record, kind).data_points) if kind else 0
+
+
+def same(a, b):
+    """Byte for byte: NaN equals no NaN in a comparison of messages."""
+    return a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True)
+
+
+def points(req):
+    """Every data point with its metric's name and kind, in order."""
+    out = []
+    for m in all_records(req, "metrics"):
+        kind = m.WhichOneof("data")
+        out += [(m.name, kind, p.SerializeToString()) for p in getattr(m, kind).data_points] if kind else []
+    return out
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs"])
+def test_walk_of_metrics_and_logs_equals_a_full_decode(signal):
+    rng = random.Random(SEED + 2)
+    rounds = ROUNDS // 2
+    inputs = [damage(rng, mutate(rng, make_request(rng, signal).SerializeToString(), signal))
+              for _ in range(rounds)]
+    refused = accepted = 0
+    for number, (data, got) in enumerate(zip(inputs, run(inputs, signal))):
+        where = f"{signal}, seed {SEED + 2}, input {number}: {data.hex()}"
+        want = decode(data, signal)
+        if not got["ok"]:
+            refused += 1
+            continue
+        assert want is not None, f"accepted what the decoder refuses: {where}"
+        accepted += 1
+        records = all_records(want, signal)
+        assert got["items"] == sum(items(r, signal) for r in records), where
+        want = type(want)(**{REQUESTS[signal][1]: getattr(want, REQUESTS[signal][1])})
+        assert same(decode(bytes.fromhex(got["framed"]), signal), want), where
+        if records:
+            half = all_records(decode(bytes.fromhex(got["half"]), signal), signal)
+            assert len(half) == len(records[::2]), where
+            assert all(same(a, b) for a, b in zip(half, records[::2])), where
+        if "head" in got:
+            head, tail = (decode(bytes.fromhex(got[k]), signal) for k in ("head", "tail"))
+            assert got["head_items"] == sum(items(r, signal) for r in all_records(head, signal)), where
+            if signal == "metrics":
+                assert points(head) + points(tail) == points(want), where
+            else:
+                parts = all_records(head, signal) + all_records(tail, signal)
+                assert len(parts) == len(records) and all(map(same, parts, records)), where
+    assert accepted > rounds // 2 and refused > rounds // 50
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
+def test_json_equals_protobufs_mapping(signal):
+    """Parsed, it is what json_format writes, ids apart."""
+    rng = random.Random(SEED + 3)
+    inputs = [mutate(rng, make_request(rng, signal).SerializeToString(), signal) for _ in range(ROUNDS // 4)]
+    compared = 0
+    for number, (data, got) in enumerate(zip(inputs, run(inputs, signal))):
+        where = f"{signal}, seed {SEED + 3}, input {number}: {data.hex()}"
+        want = decode(data, signal)
+        if want is None or not got["ok"]:
+            continue
+        text = bytes.fromhex(got["json"]).decode()
+        assert "\n" not in text
+        want = json_format.MessageToDict(want, use_integers_for_enums=True)
+        key = {"traces": "resourceSpans", "metrics": "resourceMetrics", "logs": "resourceLogs"}[signal]
+        want.setdefault(key, [])
+        assert repr_of(ids_as_base64(json.loads(text))) == repr_of(want), where
+        compared += 1
+    assert compared > len(inputs) * 0.9
+
+
+def repr_of(value):
+    """Comparable, with numbers by value: 5 and 5.0 are one number, 0 and -0.0 are not."""
+    if isinstance(value, dict):
+        return {k: repr_of(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [repr_of(v) for v in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return repr(float(value))  # 64-bit integers are strings
+    return value
+
+
 def test_what_was_not_damaged_is_accepted():
     """Another way of writing the same message is no reason to refuse it."""
-    rng = random.Random(SEED + 1)
-    inputs = [mutate(rng, make_request(rng).SerializeToString()) for _ in range(ROUNDS // 3)]
-    for number, (data, got) in enumerate(zip(inputs, run(inputs))):
-        assert got["ok"] or decode(data) is None, f"seed {SEED + 1}, input {number}: {got}"
+    for signal in REQUESTS:
+        rng = random.Random(SEED + 1)
+        inputs = [mutate(rng, make_request(rng, signal).SerializeToString(), signal)
+                  for _ in range(ROUNDS // 3)]
+        for number, (data, got) in enumerate(zip(inputs, run(inputs, signal))):
+            assert got["ok"] or decode(data, signal) is None, f"seed {SEED + 1}, input {number}: {got}"

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * otlp_dump: reads requests of traces from stdin, each as a 4-byte little-endian length and its
- * bytes, and prints for each a line of JSON: what batch_read makes of it, framed again, with one
- * attribute set and one deleted on every span, and with every other span selected. For comparison
- * with another decoder.
+ * otlp_dump [traces|metrics|logs]: reads requests of that signal from stdin, each as a 4-byte
+ * little-endian length and its bytes, and prints for each a line of JSON: what batch_read makes of
+ * it, framed again, as OTLP/JSON, split in halves, with every other record selected and, metrics
+ * apart, with one attribute set and one deleted on every record. For comparison with another
+ * decoder.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 
 #include "common/otlp/edit.h"
 #include "common/otlp/encode.h"
+#include "common/otlp/json.h"
 
 static void put_hex(const char *name, const void *bytes, size_t n)
 {
@@ -51,6 +53,29 @@ static void put_edited(struct batch *b)
     batch_unref(&out);
 }
 
+static void put_json(const struct batch *b)
+{
+    struct buf out;
+    buf_init(&out);
+    batch_to_json(b, &out);
+    ASSERT(!buf_error(&out));
+    put_hex("json", out.p, out.n);
+    buf_fini(&out);
+}
+
+static void put_split(struct batch *b)
+{
+    struct batch *head = NULL, *tail = NULL;
+    if (b->items < 2)
+        return;
+    ASSERT(batch_split(&head, &tail, b, b->items / 2) == 0);
+    printf(", \"head_items\": %" PRIu64, head->items);
+    put_framed("head", head);
+    put_framed("tail", tail);
+    batch_unref(&head);
+    batch_unref(&tail);
+}
+
 static void put_half(const struct batch *b)
 {
     uint32_t *idx = xcalloc(b->n_records + 1, sizeof(*idx)), n = 0;
@@ -82,35 +107,44 @@ static void put_spans(const struct batch *b)
     printf("]");
 }
 
-static void dump(struct chunk *c, size_t n)
+static void dump(enum signal signal, struct chunk *c, size_t n)
 {
     struct batch *b = NULL;
     struct err e = {""};
-    if (batch_read(&b, SIGNAL_TRACES, c, 0, n, BATCH_VALIDATE, &e)) {
+    if (batch_read(&b, signal, c, 0, n, BATCH_VALIDATE, &e)) {
         printf("{\"ok\": false");
         put_hex("error", e.text, strlen(e.text));
         printf("}\n");
         return;
     }
     printf("{\"ok\": true, \"items\": %" PRIu64, b->items);
-    put_spans(b);
+    if (signal == SIGNAL_TRACES)
+        put_spans(b);
     put_framed("framed", b);
-    put_edited(b);
+    put_json(b);
+    put_split(b);
+    if (signal != SIGNAL_METRICS)
+        put_edited(b);
     put_half(b);
     printf("}\n");
     batch_unref(&b);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    enum signal signal = SIGNAL_TRACES;
     uint32_t n;
+    if (argc > 2 || (argc == 2 && signal_parse(str_of(argv[1]), &signal))) {
+        fprintf(stderr, "usage: otlp_dump [traces|metrics|logs]\n");
+        return 2;
+    }
     while (fread(&n, sizeof(n), 1, stdin) == 1) {
         struct chunk *c = chunk_new(n + 1);
         ASSERT(c);
         if (fread(c->data, 1, n, stdin) != n)
             return 1;
         c->len = n;
-        dump(c, n);
+        dump(signal, c, n);
         chunk_unref(&c);
     }
     pool_detach();
