@@ -130,29 +130,32 @@ static void free_way(struct http_conn *c)
         give_back_to_conn(LIST_ENTRY(it, struct http_exchange, in_conn));
 }
 
-/* The first five bytes of a gRPC message tell its size (gRPC over HTTP/2). */
-static void note_prefix(struct http_exchange *x)
+/* The first five bytes of a gRPC message tell its size (gRPC over HTTP/2). False: refused. */
+static bool note_prefix(struct http_exchange *x, const uint8_t *p)
 {
-    if (x->is_prefix_seen || !x->r.is_grpc || !x->r.body || x->r.body->len < HTTP_BODY_HEADROOM + 5)
-        return;
-    const uint8_t *p = x->r.body->data + HTTP_BODY_HEADROOM;
     uint64_t n = (uint64_t)p[1] << 24 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 8 | p[4];
     x->is_prefix_seen = true;
     if (n + 5 > x->max_body) {
         http_exchange_refuse(x, HTTP_TOO_LARGE);
-        return;
+        return false;
     }
     http_exchange_expect(x, n + 5);
+    return true;
 }
 
 static void take_data(struct http_exchange *x, const uint8_t *p, size_t n)
 {
+    bool is_wanted = x->r.is_grpc && !x->is_prefix_seen;
+    /* Nearly always the prefix comes in one piece: then it is asked before anything is kept. */
+    if (is_wanted && !x->r.body && n >= 5 && !note_prefix(x, p))
+        return;
     int r = http_exchange_append(x, p, n);
     if (r) {
         http_exchange_refuse(x, r == -E2BIG ? HTTP_TOO_LARGE : HTTP_OVERLOADED);
         return;
     }
-    note_prefix(x);
+    if (is_wanted && !x->is_prefix_seen && x->r.body->len >= HTTP_BODY_HEADROOM + 5)
+        note_prefix(x, x->r.body->data + HTTP_BODY_HEADROOM);
 }
 
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *p, size_t n,

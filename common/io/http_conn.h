@@ -8,9 +8,9 @@
 #include "common/io/stream.h"
 
 #define HTTP_CONN_MAGIC 0x4854434eu
-/* What a stream may send before it is asked in: with the headroom it fits a chunk of 64 K. */
+/* What a stream may send before it is let in: with the headroom it fits a chunk of 64 K, or 1 M. */
 #define H2_WINDOW_SMALL ((64u << 10) - HTTP_BODY_HEADROOM)
-#define H2_WINDOW_STREAM (1u << 20)
+#define H2_WINDOW_STREAM ((1u << 20) - HTTP_BODY_HEADROOM)
 #define H2_WINDOW_CONN (4u << 20)
 
 struct http_conn;
@@ -52,7 +52,7 @@ struct http_exchange {
     const struct http_handler *handler; /* pinned when the head came */
     struct http_loop_state *home;
     uint64_t max_body, expected, reserved; /* bytes; expected 0 = unknown */
-    uint64_t assembling;                   /* bytes of the assembly budget */
+    uint64_t assembling, early;            /* bytes of the budgets for those let in, and not yet */
     uint64_t wait_until_ns, touched_ns;
     size_t text_n;
     char text[512]; /* head fields that r points to */

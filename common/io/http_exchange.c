@@ -11,7 +11,8 @@
  *           body ─► whole ─ gate closed meanwhile ─► held ─► message
  *
  * Memory. What is being assembled has a budget of its own, a quarter of the limit: half messages
- * alone must never fill memory, or nothing could be finished to free it.
+ * alone must never fill memory, or nothing could be finished to free it. What has come of messages
+ * that still wait has another quarter; beyond it a newcomer is refused without waiting.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,9 +24,17 @@
 enum { WAIT_FOR_MEMORY_MS = 1000, UNKNOWN_STEP = 64 << 10, ASSEMBLY_PART = 4 };
 
 static _Atomic uint64_t assembling; /* bytes of all requests between reservation and message */
+static _Atomic uint64_t early;      /* bytes of all requests that are here before a reservation */
+
+static void early_end(struct http_exchange *x)
+{
+    atomic_fetch_sub_explicit(&early, x->early, memory_order_relaxed);
+    x->early = 0;
+}
 
 static void assembly_end(struct http_exchange *x)
 {
+    early_end(x);
     mem_unreserve(x->reserved);
     x->reserved = 0;
     atomic_fetch_sub_explicit(&assembling, x->assembling, memory_order_relaxed);
@@ -110,21 +119,24 @@ static uint64_t assembly_budget(const struct http_exchange *x)
 }
 
 /*
- * n more bytes of the budget for x, or false. A message alone may always be assembled, or one
- * larger than the budget could never pass.
+ * n more bytes for one that has `own` of `all`, or false when that passes the budget. One alone may
+ * always go on, or a message larger than the budget could never pass.
  */
+static bool take_share(_Atomic uint64_t *all, uint64_t *own, uint64_t n, uint64_t budget)
+{
+    uint64_t now = atomic_load_explicit(all, memory_order_relaxed);
+    do {
+        if (budget && now != *own && now + n > budget)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(all, &now, now + n, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *own += n;
+    return true;
+}
+
 static bool assembly_take(struct http_exchange *x, uint64_t n)
 {
-    uint64_t budget = assembly_budget(x);
-    uint64_t now = atomic_load_explicit(&assembling, memory_order_relaxed);
-    do {
-        bool is_alone = now == x->assembling;
-        if (budget && !is_alone && now + n > budget)
-            return false;
-    } while (!atomic_compare_exchange_weak_explicit(&assembling, &now, now + n,
-                                                    memory_order_relaxed, memory_order_relaxed));
-    x->assembling += n;
-    return true;
+    return take_share(&assembling, &x->assembling, n, assembly_budget(x));
 }
 
 /* The bytes that wait for their reservation are in the chunk already; only what is to come counts.
@@ -139,6 +151,7 @@ static bool reserve(struct http_exchange *x)
         assembly_end(x);
         return false;
     }
+    early_end(x);
     x->reserved = need;
     x->state = EXCHANGE_BODY;
     list_remove(&x->in_waiting);
@@ -235,11 +248,14 @@ static int make_room(struct http_exchange *x, size_t n)
         need = MAX(need, x->expected + HTTP_BODY_HEADROOM);
     if (x->r.body && need <= x->r.body->cap)
         return 0;
-    /* Before a gRPC message's prefix is there nobody has been asked: its size will be. */
+    /* Before a gRPC message's prefix is there its size cannot be asked for. */
     bool is_asked = x->state == EXCHANGE_BODY && (!x->r.is_grpc || x->is_prefix_seen);
     if (is_asked && x->r.body && !x->expected)
         need = MAX(need, MAX(x->r.body->cap * 2, (size_t)UNKNOWN_STEP));
     need = chunk_room(need);
+    if (!is_asked && need > x->early &&
+        !take_share(&early, &x->early, need - x->early, assembly_budget(x)))
+        return -ENOMEM;
     if (is_asked && need > x->assembling) {
         /* Of unknown size: it asks again for what it grows by. */
         mem_unreserve(x->reserved);

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from harness import ledger
+from harness import ledger, metrics
 from harness.gateway import TELEMETRY
 from harness.h2raw import H2, framed
 from harness.otlp import METRICS_METHOD, TRACE_METHOD, SpanMaker, request
@@ -101,6 +101,33 @@ def test_an_admitted_message_finishes_beside_one_that_waits(gateway, sink, crowd
     other.close()
     mine.close()
     ledger.assert_explained(gw.self_metrics)
+
+
+def test_those_who_wait_fill_no_memory(gateway, sink):
+    """Beside an admitted message, many that wait on its connection push all that windows allow. What
+    they push is bounded too: beyond a quarter of the limit the next is told to come again."""
+    gw = gateway(CONFIG, sink=sink.grpc_port, metrics_sink=sink.grpc_port)
+    c, other = H2(gw.grpc), H2(gw.grpc)
+    for conn in (other, other, c):
+        promise(conn)
+    message = large_message(3_400_000)
+    waiting = []
+    began = time.monotonic()
+    while time.monotonic() - began < 0.8 and len(waiting) < 60:  # a second, and they are refused
+        sid = c.open(TRACE_METHOD)
+        waiting.append(sid)
+        c.send(sid, message[:1 << 20])
+        c.sync()
+    samples = gw.scrape()
+    used = sum(metrics.total(samples, f"tailrace_memory_{k}_bytes") for k in ("in_use", "reserved"))
+    assert len(waiting) > 30, "too slow to tell"
+    assert used < 32 << 20, f"{used / (1 << 20):.0f} MiB by {len(waiting)} messages that were not let in"
+    c.wait(lambda: all(c.answered(sid) for sid in waiting), 10, "all are refused")
+    assert {c.grpc_status(sid) for sid in waiting} == {"14"}
+    c.close()
+    other.close()
+    wait_until(lambda: metrics.total(gw.scrape(), "tailrace_memory_reserved_bytes") == 0,
+               what="nothing is reserved any more")
 
 
 def test_half_a_message_costs_its_stream_not_its_connection(gateway, sink):
