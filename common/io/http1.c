@@ -163,7 +163,7 @@ struct str http1_field(const struct http1_head *h, const char *name)
 
 /* ---- chunked ---- */
 
-enum { SIZE, EXTENSION, DATA, DATA_CR, DATA_LF, TRAILER, END };
+enum { SIZE, SIZE_BLANK, SIZE_CR, EXTENSION, DATA, DATA_CR, DATA_LF, TRAILER, END };
 enum { MAX_TRAILER = 8 << 10 };
 
 void http1_chunked_init(struct http1_chunked *c)
@@ -181,12 +181,31 @@ static int hex_digit(uint8_t c)
 
 static int end_size_line(struct http1_chunked *c)
 {
-    if (c->digits == 0)
-        return -EBADMSG;
     c->state = c->left ? DATA : TRAILER;
     c->digits = 0;
     c->at_line_start = true;
     return 0;
+}
+
+/* What may follow the digits: no digit any more, or "1 0" would be 16 here and 1 elsewhere. */
+static int behind_size(struct http1_chunked *c, uint8_t b)
+{
+    switch (b) {
+    case '\n':
+        return end_size_line(c);
+    case '\r':
+        c->state = SIZE_CR;
+        return 0;
+    case ';':
+        c->state = EXTENSION;
+        return 0;
+    case ' ':
+    case '\t':
+        c->state = SIZE_BLANK;
+        return ++c->trailer > MAX_TRAILER ? -EBADMSG : 0;
+    default:
+        return -EBADMSG;
+    }
 }
 
 /* One byte outside of data. 2 = the body has ended. */
@@ -200,15 +219,15 @@ static int step(struct http1_chunked *c, uint8_t b)
             c->left = c->left * 16 + (unsigned)digit;
             return ++c->digits > 15 ? -EBADMSG : 0;
         }
-        if (b == '\n')
-            return end_size_line(c);
-        if (b == ';')
-            c->state = EXTENSION;
-        return b == ';' || b == '\r' || b == ' ' ? 0 : -EBADMSG;
+        return c->digits ? behind_size(c, b) : -EBADMSG;
+    case SIZE_BLANK:
+        return behind_size(c, b);
+    case SIZE_CR: /* a bare CR is read as a line's end by some and not by others */
+        return b == '\n' ? end_size_line(c) : -EBADMSG;
     case EXTENSION:
         if (++c->trailer > MAX_TRAILER)
             return -EBADMSG;
-        return b == '\n' ? end_size_line(c) : 0;
+        return b == '\n' || b == '\r' ? behind_size(c, b) : 0;
     case DATA_CR:
         c->state = DATA_LF;
         return b == '\r' ? 0 : -EBADMSG;

@@ -56,6 +56,8 @@ static const char *reason_phrase(int status)
         return "Not Found";
     case 405:
         return "Method Not Allowed";
+    case 413:
+        return "Content Too Large";
     case 415:
         return "Unsupported Media Type";
     case 429:
@@ -200,7 +202,7 @@ static int read_body(struct http_conn *c, struct http_exchange *x)
         r = h->left == 0;
     } else {
         struct str data;
-        while ((r = http1_chunked_next(&h->chunked, &p, end, &data)) == 1 && !failed)
+        while (!failed && (r = http1_chunked_next(&h->chunked, &p, end, &data)) == 1)
             failed = http_exchange_append(x, (const uint8_t *)data.p, data.n);
         if (r < 0)
             return r;
@@ -253,7 +255,7 @@ static int work_once(struct http_conn *c)
 }
 
 /* Goes on until it needs more bytes or waits for someone. Answers from inside do not come back
- * here. */
+ * here. The rest of a body that was answered early is never taken for a request. */
 static int work(struct http_conn *c)
 {
     struct http1 *h = c->state;
@@ -263,7 +265,7 @@ static int work(struct http_conn *c)
     h->is_working = true;
     do
         r = work_once(c);
-    while (r == 1 && !c->is_closing && !h->x && h->in.n > h->used);
+    while (r == 1 && !c->is_closing && !h->discards && !h->x && h->in.n > h->used);
     if (!c->is_closing)
         h->is_working = false;
     return r < 0 ? r : 0;

@@ -85,9 +85,32 @@ static void chunks_are_the_same_however_they_are_cut(void **state)
     }
 }
 
+static void chunk_sizes_that_can_be_read_in_two_ways_are_refused(void **state)
+{
+    static const char *const bad[] = {"1 0\r\n",     "1\r0\r\n",   " 1\r\n",
+                                      "\r\n",        "1;a\rb\r\n", "0x1\r\n",
+                                      "1\r\nab\r\n", "1\r\na\n",   "1234567890123456\r\n"};
+    static const char *const good[] = {"1\r\n",     "1\n",      "1 \r\n",
+                                       "1;a=b\r\n", "1 ;a\r\n", "00001\r\n"};
+    struct http1_chunked c;
+    struct str data;
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]) + sizeof(good) / sizeof(good[0]); i++) {
+        bool is_bad = i < sizeof(bad) / sizeof(bad[0]);
+        const char *text = is_bad ? bad[i] : good[i - sizeof(bad) / sizeof(bad[0])];
+        const uint8_t *p = (const uint8_t *)text, *end = p + strlen(text);
+        int r;
+        http1_chunked_init(&c);
+        while ((r = http1_chunked_next(&c, &p, end, &data)) == 1)
+            ;
+        assert_int_equal(r, is_bad ? -EBADMSG : 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chunk_sizes_that_can_be_read_in_two_ways_are_refused),
         cmocka_unit_test(a_head_is_the_same_however_it_is_cut),
         cmocka_unit_test(smuggling_is_refused),
         cmocka_unit_test(endless_heads_end),
