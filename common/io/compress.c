@@ -136,8 +136,9 @@ static int unzstd_all(struct output *o, struct str in)
     ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
     ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, 23); /* 8 MiB, as RFC 8878 recommends */
     while (from.pos < from.size || r != 0) {
+        /* At the limit: what is left may be the frame's end, which makes no byte. */
         int g = o->k->len < MIN(o->k->cap, o->limit) ? 0 : more_room(o);
-        if (g)
+        if (g && g != -E2BIG)
             return g;
         ZSTD_outBuffer to = {o->k->data + o->k->len, MIN(o->k->cap, o->limit) - o->k->len, 0};
         size_t before = from.pos;
@@ -146,7 +147,7 @@ static int unzstd_all(struct output *o, struct str in)
             return -EBADMSG;
         o->k->len += to.pos;
         if (to.pos == 0 && from.pos == before)
-            return -EBADMSG; /* cut: it wants more and there is none */
+            return g ? g : -EBADMSG; /* cut: it wants more and there is none */
     }
     return 0;
 }
