@@ -12,11 +12,12 @@
 #include "common/io/http1.h"
 #include "common/io/http_conn.h"
 
-enum { MAX_DISCARDED = 64 << 20 };
+enum { MAX_DISCARDED = 64 << 20, KEPT_BUFFER = 16 << 10 };
 
 struct http1 {
     struct buf in; /* received and not used yet */
     size_t used;
+    size_t counted; /* bytes of `in` that the process's memory knows of */
     struct http_exchange *x;
     struct http1_chunked chunked;
     bool is_chunked, keep_alive, is_reading_body, is_working;
@@ -37,10 +38,27 @@ int http1_new(struct http_conn *c)
     return 0;
 }
 
+/* What lies here is memory too: it is counted, and goes when it is empty and large. */
+static void settle_buffer(struct http1 *h)
+{
+    if (h->in.n == h->used && h->in.cap > KEPT_BUFFER) {
+        size_t max = h->in.max;
+        buf_fini(&h->in);
+        buf_init(&h->in);
+        h->in.max = max;
+        h->used = 0;
+    }
+    if (h->in.cap != h->counted)
+        mem_account((int64_t)h->in.cap - (int64_t)h->counted);
+    h->counted = h->in.cap;
+}
+
 static void http1_free(struct http_conn *c)
 {
     struct http1 *h = c->state;
+    h->used = h->in.n = 0;
     buf_fini(&h->in);
+    settle_buffer(h);
     free(h);
     c->state = NULL;
 }
@@ -222,6 +240,8 @@ static int read_body(struct http_conn *c, struct http_exchange *x)
 
 static void drop_used(struct http1 *h)
 {
+    if (h->used == 0)
+        return;
     memmove(h->in.p, h->in.p + h->used, h->in.n - h->used);
     h->in.n -= h->used;
     h->used = 0;
@@ -266,8 +286,10 @@ static int work(struct http_conn *c)
     do
         r = work_once(c);
     while (r == 1 && !c->is_closing && !h->discards && !h->x && h->in.n > h->used);
-    if (!c->is_closing)
+    if (!c->is_closing) {
         h->is_working = false;
+        settle_buffer(h);
+    }
     return r < 0 ? r : 0;
 }
 

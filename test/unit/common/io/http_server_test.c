@@ -296,6 +296,37 @@ static void a_promised_body_waits_for_its_turn_and_is_refused_after_a_second(voi
     assert_memory_is_back(&before);
 }
 
+static void what_an_http1_connection_keeps_is_counted_and_given_back(void **state)
+{
+    enum { N = 20, HERE = 100 << 10, ALL = 1 << 20 };
+    struct mem_usage before = usage();
+    char head[128];
+    int holder = dial(), fd[N];
+    (void)state;
+    snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",
+             BUDGET);
+    say(holder, head);
+    while (usage().reserved == 0)
+        nap();
+    struct mem_usage held = usage();
+    /* They wait for memory; what came with their heads waits in the connection. */
+    snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n", ALL);
+    for (int i = 0; i < N; i++) {
+        static char piece[HERE];
+        fd[i] = dial();
+        memcpy(piece, head, strlen(head));
+        memset(piece + strlen(head), 'x', sizeof(piece) - strlen(head));
+        assert_int_equal(send(fd[i], piece, sizeof(piece), MSG_NOSIGNAL), sizeof(piece));
+    }
+    for (int i = 0; i < 400 && usage().in_use < held.in_use + N * (HERE / 4); i++)
+        nap();
+    assert_true(usage().in_use >= held.in_use + N * (HERE / 4));
+    close(holder);
+    for (int i = 0; i < N; i++)
+        close(fd[i]);
+    assert_memory_is_back(&before);
+}
+
 static void what_connections_cost_is_counted(void **state)
 {
     enum { N = 100 };
@@ -326,6 +357,7 @@ int main(void)
         cmocka_unit_test(a_single_body_may_be_larger_than_the_budget),
         cmocka_unit_test(what_is_too_large_is_refused_at_its_head_or_where_it_grows_too_large),
         cmocka_unit_test(a_promised_body_waits_for_its_turn_and_is_refused_after_a_second),
+        cmocka_unit_test(what_an_http1_connection_keeps_is_counted_and_given_back),
         cmocka_unit_test(what_connections_cost_is_counted),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
