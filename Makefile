@@ -80,6 +80,7 @@ $(BIN)/tailrace-gateway: $(common_obj) $(gateway_obj)
 
 # Generated headers must be there before anything is compiled; afterwards .d files know who needs them.
 generated := $(proto_src) $(skeleton)
+.SECONDARY: $(proto_src)
 
 $(B)/%.o: %.c | $(generated)
 	@mkdir -p $(@D)

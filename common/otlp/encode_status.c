@@ -1,81 +1,165 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The export protocol's small messages: google.rpc.Status with RetryInfo, Export*ServiceResponse.
+/*
+ * The export protocol's small messages, by nanopb: google.rpc.Status with RetryInfo, and
+ * Export*ServiceResponse. They are written once a failure and read once an answer, never once a
+ * span.
+ *
+ * nanopb hands a callback's field over whatever its wire type was: a number where a text belongs
+ * arrives as its bytes. That only garbles a text, and a detail that is none is passed over.
  */
 #include <errno.h>
-#include <stdio.h>
+#include <pb_decode.h>
+#include <pb_encode.h>
 
 #include "common/otlp/encode.h"
+#include "proto/export.pb.h"
+#include "proto/rpc_status.pb.h"
 
 #define RETRY_INFO STR("type.googleapis.com/google.rpc.RetryInfo")
+enum { TYPE_URL_MAX = 64, RETRY_SECONDS_MAX = 365 * 86400, NS_PER_MILLI = 1000000 };
+
+/* ---- writing ---- */
+
+static bool write_bytes(pb_ostream_t *stream, const pb_byte_t *p, size_t n)
+{
+    buf_add(stream->state, p, n);
+    return true; /* the buf is latched */
+}
+
+static bool put_text(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    const struct str *s = *arg;
+    return pb_encode_tag_for_field(stream, field) &&
+           pb_encode_string(stream, (const pb_byte_t *)s->p, s->n);
+}
+
+static bool put_detail(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    return pb_encode_tag_for_field(stream, field) &&
+           pb_encode_submessage(stream, google_protobuf_Any_fields, *arg);
+}
 
 void encode_rpc_status(struct buf *out, int code, const char *message, uint64_t retry_after_ms)
 {
-    if (code)
-        wire_put_u64(out, 1, (uint64_t)code);
-    if (message && message[0])
-        wire_put_bytes(out, 2, str_of(message));
-    if (retry_after_ms == 0)
-        return;
-    size_t any = wire_begin(out, 3);
-    wire_put_bytes(out, 1, RETRY_INFO);
-    size_t info = wire_begin(out, 2);
-    size_t delay = wire_begin(out, 1); /* google.protobuf.Duration */
-    if (retry_after_ms / 1000)
-        wire_put_u64(out, 1, retry_after_ms / 1000);
-    if (retry_after_ms % 1000)
-        wire_put_u64(out, 2, retry_after_ms % 1000 * 1000000);
-    wire_end(out, delay);
-    wire_end(out, info);
-    wire_end(out, any);
+    google_rpc_Status status = google_rpc_Status_init_zero;
+    google_rpc_RetryInfo info = google_rpc_RetryInfo_init_zero;
+    google_protobuf_Any detail = google_protobuf_Any_init_zero;
+    struct str text = str_of(message), type = RETRY_INFO, value;
+    pb_byte_t bytes[google_rpc_RetryInfo_size];
+    pb_ostream_t inner = pb_ostream_from_buffer(bytes, sizeof(bytes));
+    pb_ostream_t stream = {.callback = write_bytes, .state = out, .max_size = SIZE_MAX};
+    bool ok = true;
+
+    status.code = code;
+    if (text.n) {
+        status.message.funcs.encode = put_text;
+        status.message.arg = &text;
+    }
+    if (retry_after_ms) {
+        info.has_retry_delay = true;
+        info.retry_delay.seconds = (int64_t)(retry_after_ms / 1000);
+        info.retry_delay.nanos = (int32_t)(retry_after_ms % 1000) * NS_PER_MILLI;
+        ok = pb_encode(&inner, google_rpc_RetryInfo_fields, &info);
+        value = str_make(bytes, inner.bytes_written);
+        detail.type_url.funcs.encode = detail.value.funcs.encode = put_text;
+        detail.type_url.arg = &type;
+        detail.value.arg = &value;
+        status.details.funcs.encode = put_detail;
+        status.details.arg = &detail;
+    }
+    ok = ok && pb_encode(&stream, google_rpc_Status_fields, &status);
+    ASSERT(ok); /* no message of these depends on what a peer sent */
 }
 
-static void copy_text(char *to, size_t n, struct str from)
+/* ---- reading ---- */
+
+struct text {
+    char *p;
+    size_t n; /* room, with the ending NUL */
+};
+
+/* The beginning of a text, as far as there is room; the last one wins. */
+static bool take_text(pb_istream_t *stream, const pb_field_t *field, void **arg)
 {
-    snprintf(to, n, STR_FMT, STR_ARG(from));
+    struct text *t = *arg;
+    size_t n = MIN(stream->bytes_left, t->n - 1);
+    (void)field;
+    t->p[n] = 0;
+    return pb_read(stream, (pb_byte_t *)t->p, n) && pb_read(stream, NULL, stream->bytes_left);
 }
 
-static uint64_t retry_delay_ms(struct str any)
+/* The value of an Any as a RetryInfo, before it is known to be one: the type may stand behind it.
+ */
+static bool take_retry_info(pb_istream_t *stream, const pb_field_t *field, void **arg)
 {
-    if (!str_eq(message_bytes(any, 1), RETRY_INFO))
+    google_rpc_RetryInfo *info = *arg;
+    (void)field;
+    if (!pb_decode(stream, google_rpc_RetryInfo_fields, info))
+        info->has_retry_delay = false;
+    return pb_read(stream, NULL, stream->bytes_left);
+}
+
+static uint64_t delay_ms(const google_rpc_RetryInfo *info)
+{
+    const google_protobuf_Duration *d = &info->retry_delay;
+    if (!info->has_retry_delay || d->seconds < 0 || d->seconds > RETRY_SECONDS_MAX ||
+        d->nanos < 0 || d->nanos >= 1000 * NS_PER_MILLI) /* negative or absurd: no hint */
         return 0;
-    struct str delay = message_bytes(message_bytes(any, 2), 1);
-    uint64_t s = message_u64(delay, 1, 0), ns = message_u64(delay, 2, 0);
-    if (s > 365 * 86400 || ns >= 1000000000) /* negative or absurd: no hint */
-        return 0;
-    return s * 1000 + ns / 1000000;
+    return (uint64_t)d->seconds * 1000 + (uint64_t)(d->nanos / NS_PER_MILLI);
+}
+
+static bool take_detail(pb_istream_t *stream, const pb_field_t *field, void **arg)
+{
+    uint64_t *retry_after_ms = *arg;
+    google_protobuf_Any any = google_protobuf_Any_init_zero;
+    google_rpc_RetryInfo info = google_rpc_RetryInfo_init_zero;
+    char type[TYPE_URL_MAX] = "";
+    struct text type_text = {type, sizeof(type)};
+    uint64_t ms;
+
+    (void)field;
+    any.type_url.funcs.decode = take_text;
+    any.type_url.arg = &type_text;
+    any.value.funcs.decode = take_retry_info;
+    any.value.arg = &info;
+    if (!pb_decode(stream, google_protobuf_Any_fields, &any))
+        return false;
+    ms = str_eq(str_of(type), RETRY_INFO) ? delay_ms(&info) : 0;
+    if (ms)
+        *retry_after_ms = ms;
+    return true;
 }
 
 int decode_rpc_status(struct str s, int *code, char *msg, size_t n, uint64_t *retry_after_ms)
 {
-    struct wire w = wire_of(s);
-    struct field f;
-    int r;
-    *code = 0;
+    google_rpc_Status status = google_rpc_Status_init_zero;
+    pb_istream_t stream = pb_istream_from_buffer((const pb_byte_t *)s.p, s.n);
+    struct text text = {msg, n};
+    bool ok;
+
+    msg[0] = 0;
     *retry_after_ms = 0;
-    copy_text(msg, n, STR(""));
-    while ((r = wire_next(&w, &f)) == 1) {
-        if (f.number == 1 && f.type == WIRE_VARINT)
-            *code = (int)(int32_t)f.value;
-        else if (f.number == 2 && f.type == WIRE_LEN)
-            copy_text(msg, n, f.bytes);
-        else if (f.number == 3 && f.type == WIRE_LEN && retry_delay_ms(f.bytes))
-            *retry_after_ms = retry_delay_ms(f.bytes);
-    }
-    return r < 0 ? -EBADMSG : 0;
+    status.message.funcs.decode = take_text;
+    status.message.arg = &text;
+    status.details.funcs.decode = take_detail;
+    status.details.arg = retry_after_ms;
+    ok = pb_decode(&stream, google_rpc_Status_fields, &status);
+    *code = status.code;
+    return ok ? 0 : -EBADMSG;
 }
 
 int decode_export_response(struct str s, int64_t *rejected, char *msg, size_t n)
 {
-    struct wire w = wire_of(s);
-    struct field f;
-    int r;
-    *rejected = 0;
-    copy_text(msg, n, STR(""));
-    while ((r = wire_next(&w, &f)) == 1) {
-        if (f.number != 1 || f.type != WIRE_LEN)
-            continue;
-        *rejected = (int64_t)message_u64(f.bytes, 1, 0);
-        copy_text(msg, n, message_bytes(f.bytes, 2));
-    }
-    return r < 0 ? -EBADMSG : 0;
+    opentelemetry_proto_collector_ExportServiceResponse r =
+        opentelemetry_proto_collector_ExportServiceResponse_init_zero;
+    pb_istream_t stream = pb_istream_from_buffer((const pb_byte_t *)s.p, s.n);
+    struct text text = {msg, n};
+    bool ok;
+
+    msg[0] = 0;
+    r.partial_success.error_message.funcs.decode = take_text;
+    r.partial_success.error_message.arg = &text;
+    ok = pb_decode(&stream, opentelemetry_proto_collector_ExportServiceResponse_fields, &r);
+    *rejected = r.partial_success.rejected;
+    return ok ? 0 : -EBADMSG;
 }

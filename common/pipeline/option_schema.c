@@ -3,171 +3,133 @@
  * JSON schema (draft 7) of a program's configuration out of its tables: the chart refuses a wrong
  * value before a pod sees it. A ${reference} may stand for any value, null for any default.
  */
+#include <cjson/cJSON.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "common/pipeline/config_load.h"
 #include "common/pipeline/config_telemetry.h"
 #include "common/pipeline/option_print.h"
 
 enum { MAX_NESTING = 8 };
+#define REFERENCE "[$][{].*[}]"
 
-struct schema {
-    struct buf *out;
+/* The tables that are being written, outermost first: a table inside itself is left open. */
+struct nesting {
     const struct option *open[MAX_NESTING];
     unsigned depth;
-    unsigned indent;
 };
 
-static void add_string(const char *s, struct buf *out)
+/* "type": the words of a space-separated list, a lone one as a string. */
+static void add_types(cJSON *to, const char *words)
 {
-    buf_add_byte(out, '"');
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\')
-            buf_addf(out, "\\%c", c);
-        else if (c < 0x20)
-            buf_addf(out, "\\u%04x", c);
-        else
-            buf_add_byte(out, c);
-    }
-    buf_add_byte(out, '"');
-}
-
-static void line(struct schema *s)
-{
-    buf_add_byte(s->out, '\n');
-    for (unsigned i = 0; i < s->indent; i++)
-        buf_add_cstr(s->out, "  ");
-}
-
-/* `"key": ` on a line of its own, after a comma unless it is the first. */
-static void key(struct schema *s, const char *name, bool *first)
-{
-    buf_add_cstr(s->out, *first ? "" : ",");
-    *first = false;
-    line(s);
-    add_string(name, s->out);
-    buf_add_cstr(s->out, ": ");
-}
-
-#define REFERENCE "\"pattern\": \"[$][{].*[}]\""
-
-static void add_scalar(const struct option *o, struct buf *out)
-{
-    switch (o->type) {
-    case OPT_BOOL:
-        buf_add_cstr(out, "\"type\": [\"boolean\", \"string\", \"null\"], " REFERENCE);
-        break;
-    case OPT_INT:
-        buf_add_cstr(out, "\"type\": [\"integer\", \"string\", \"null\"], " REFERENCE);
-        break;
-    case OPT_UINT:
-        buf_add_cstr(out,
-                     "\"type\": [\"integer\", \"string\", \"null\"], \"minimum\": 0, " REFERENCE);
-        break;
-    case OPT_DOUBLE:
-        buf_add_cstr(out, "\"type\": [\"number\", \"string\", \"null\"], " REFERENCE);
-        break;
-    case OPT_DURATION:
-        buf_add_cstr(out, "\"type\": [\"string\", \"integer\", \"null\"]");
-        break;
-    case OPT_ENUM:
-        buf_add_cstr(out, "\"anyOf\": [{\"enum\": [null");
-        for (int i = 0; o->names[i]; i++) {
-            buf_add_cstr(out, ", ");
-            add_string(o->names[i], out);
-        }
-        buf_add_cstr(out, "]}, {\"type\": \"string\", " REFERENCE "}]");
-        break;
-    case OPT_STRING:
-    case OPT_SECRET:
-    case OPT_ENDPOINT:
-    case OPT_ID:
-        buf_add_cstr(out, "\"type\": [\"string\", \"number\", \"boolean\", \"null\"]");
-        break;
-    case OPT_STRINGS:
-    case OPT_DOUBLES:
-    case OPT_DURATIONS:
-    case OPT_ENUMS:
-        buf_add_cstr(out, "\"type\": [\"array\", \"string\", \"null\"]");
-        break;
-    case OPT_MAP:
-        buf_add_cstr(out, "\"type\": [\"object\", \"string\", \"null\"]");
-        break;
-    case OPT_HEADERS:
-        buf_add_cstr(out, "\"type\": [\"object\", \"array\", \"string\", \"null\"]");
-        break;
-    default:
-        break; /* OPT_ANY, OPT_TREE: whatever */
+    cJSON *list = strchr(words, ' ') ? cJSON_AddArrayToObject(to, "type") : NULL;
+    if (!list)
+        cJSON_AddStringToObject(to, "type", words);
+    while (list && *words) {
+        char word[16];
+        size_t n = strcspn(words, " ");
+        snprintf(word, sizeof(word), "%.*s", (int)n, words);
+        cJSON_AddItemToArray(list, cJSON_CreateString(word));
+        words += n + (words[n] == ' ');
     }
 }
 
-static void add_object(struct schema *s, const struct option *table, bool has_enabled);
-
-static void add_option(struct schema *s, const struct option *o)
+/* An object of its own under a key. */
+static cJSON *add_typed(cJSON *to, const char *key, const char *types)
 {
-    bool nested = (o->type == OPT_STRUCT || o->type == OPT_LIST);
-    struct schema inner = *s;
+    cJSON *o = cJSON_AddObjectToObject(to, key);
+    add_types(o, types);
+    return o;
+}
 
-    buf_add_byte(s->out, '{');
-    if (o->help && *o->help) {
-        buf_add_cstr(s->out, "\"description\": ");
-        add_string(o->help, s->out);
-        if (nested || (o->type != OPT_ANY && o->type != OPT_TREE))
-            buf_add_cstr(s->out, ", ");
-    }
+/* Makes `to` the schema of an object that has no other members than those added to the result. */
+static cJSON *close_object(cJSON *to, const char *types, const char *members)
+{
+    add_types(to, types);
+    cJSON_AddFalseToObject(to, "additionalProperties");
+    return cJSON_AddObjectToObject(to, members);
+}
+
+static void add_enum(cJSON *to, const char *const *names)
+{
+    cJSON *any = cJSON_AddArrayToObject(to, "anyOf"), *one = cJSON_CreateObject();
+    cJSON *values = cJSON_AddArrayToObject(one, "enum"), *reference = cJSON_CreateObject();
+    cJSON_AddItemToArray(values, cJSON_CreateNull());
+    for (; *names; names++)
+        cJSON_AddItemToArray(values, cJSON_CreateString(*names));
+    add_types(reference, "string");
+    cJSON_AddStringToObject(reference, "pattern", REFERENCE);
+    cJSON_AddItemToArray(any, one);
+    cJSON_AddItemToArray(any, reference);
+}
+
+static void add_scalar(cJSON *to, const struct option *o)
+{
+    static const char *const types[OPT_TREE + 1] = {
+        [OPT_BOOL] = "boolean string null",          [OPT_INT] = "integer string null",
+        [OPT_UINT] = "integer string null",          [OPT_DOUBLE] = "number string null",
+        [OPT_DURATION] = "string integer null",      [OPT_STRING] = "string number boolean null",
+        [OPT_SECRET] = "string number boolean null", [OPT_ENDPOINT] = "string number boolean null",
+        [OPT_ID] = "string number boolean null",     [OPT_STRINGS] = "array string null",
+        [OPT_DOUBLES] = "array string null",         [OPT_DURATIONS] = "array string null",
+        [OPT_ENUMS] = "array string null",           [OPT_MAP] = "object string null",
+        [OPT_HEADERS] = "object array string null",
+    }; /* OPT_ANY, OPT_TREE: whatever */
+    bool is_number = o->type == OPT_INT || o->type == OPT_UINT || o->type == OPT_DOUBLE;
+    if (o->type == OPT_ENUM)
+        add_enum(to, o->names);
+    else if (types[o->type])
+        add_types(to, types[o->type]);
+    if (o->type == OPT_UINT)
+        cJSON_AddNumberToObject(to, "minimum", 0);
+    if (is_number || o->type == OPT_BOOL)
+        cJSON_AddStringToObject(to, "pattern", REFERENCE);
+}
+
+static void add_object(cJSON *to, struct nesting *s, const struct option *table, bool has_enabled);
+
+static void add_option(cJSON *to, struct nesting *s, const struct option *o)
+{
+    if (o->help && *o->help)
+        cJSON_AddStringToObject(to, "description", o->help);
     if (o->type == OPT_LIST) {
-        buf_add_cstr(s->out, "\"type\": [\"array\", \"string\", \"null\"], \"items\": {");
-        add_object(&inner, o->sub, false);
-        buf_add_byte(s->out, '}');
+        add_types(to, "array string null");
+        add_object(cJSON_AddObjectToObject(to, "items"), s, o->sub, false);
     } else if (o->type == OPT_STRUCT) {
-        add_object(&inner, o->sub, o->presence != OPT_PLAIN);
+        add_object(to, s, o->sub, o->presence != OPT_PLAIN);
     } else {
-        add_scalar(o, s->out);
+        add_scalar(to, o);
     }
-    buf_add_byte(s->out, '}');
 }
 
-/* The members of an object schema; a table inside itself is left open. */
-static void add_object(struct schema *s, const struct option *table, bool has_enabled)
+static void add_object(cJSON *to, struct nesting *s, const struct option *table, bool has_enabled)
 {
-    bool first = true;
+    cJSON *properties;
     for (unsigned i = 0; i < s->depth; i++)
         if (s->open[i] == table)
             return;
     if (s->depth == MAX_NESTING)
         return;
     s->open[s->depth++] = table;
-    buf_add_cstr(s->out, "\"type\": [\"object\", \"string\", \"null\"], \"additionalProperties\": "
-                         "false, \"properties\": {");
-    s->indent++;
-    for (const struct option *o = table; o && o->key; o++) {
-        if (o->flags & OPT_UNSUPPORTED)
-            continue;
-        key(s, o->key, &first);
-        add_option(s, o);
-    }
-    if (has_enabled) {
-        key(s, "enabled", &first);
-        buf_add_cstr(s->out, "{\"type\": [\"boolean\", \"string\"], " REFERENCE "}");
-    }
-    s->indent--;
-    if (!first)
-        line(s);
-    buf_add_byte(s->out, '}');
+    properties = close_object(to, "object string null", "properties");
+    for (const struct option *o = table; o && o->key; o++)
+        if (!(o->flags & OPT_UNSUPPORTED))
+            add_option(cJSON_AddObjectToObject(properties, o->key), s, o);
+    if (has_enabled)
+        cJSON_AddStringToObject(add_typed(properties, "enabled", "boolean string"), "pattern",
+                                REFERENCE);
     s->depth--;
 }
 
 /* One section: ids of each registered type, under its name or an old one. */
-static void add_section(struct schema *s, enum component_kind kind,
+static void add_section(cJSON *to, enum component_kind kind,
                         const struct component *const *components)
 {
-    bool first = true;
-    buf_add_cstr(s->out, "{\"type\": [\"object\", \"string\", \"null\"], \"additionalProperties\": "
-                         "false, \"patternProperties\": {");
-    s->indent++;
+    cJSON *ids = close_object(to, "object string null", "patternProperties");
     for (; *components; components++) {
         const struct component *c = *components;
+        struct nesting nesting = {.depth = 0};
         struct buf pattern;
         if (c->kind != kind)
             continue;
@@ -176,57 +138,40 @@ static void add_section(struct schema *s, enum component_kind kind,
         for (const char *const *a = c->aliases; a && *a; a++)
             buf_addf(&pattern, "|%s", *a);
         buf_add_cstr(&pattern, ")(/.+)?$");
-        key(s, buf_cstr(&pattern), &first);
+        add_object(cJSON_AddObjectToObject(ids, buf_cstr(&pattern)), &nesting, c->options, false);
         buf_fini(&pattern);
-        buf_add_byte(s->out, '{');
-        add_object(s, c->options, false);
-        buf_add_byte(s->out, '}');
     }
-    s->indent--;
-    if (!first)
-        line(s);
-    buf_add_cstr(s->out, "}}");
 }
 
-static const char ids_schema[] = "{\"type\": [\"array\", \"string\", \"null\"]}";
-
-static void add_service(struct schema *s)
+static void add_service(cJSON *to)
 {
-    bool first = true;
-    buf_add_cstr(s->out,
-                 "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {");
-    s->indent++;
-    key(s, "extensions", &first);
-    buf_add_cstr(s->out, ids_schema);
-    key(s, "pipelines", &first);
-    buf_addf(s->out,
-             "{\"type\": \"object\", \"additionalProperties\": false, \"patternProperties\": "
-             "{\"^(traces|metrics|logs)(/.+)?$\": {\"type\": \"object\", \"additionalProperties\": "
-             "false, \"properties\": {\"receivers\": %s, \"processors\": %s, \"exporters\": %s}}}}",
-             ids_schema, ids_schema, ids_schema);
-    key(s, "shutdown_timeout", &first);
-    buf_add_cstr(s->out, "{\"type\": [\"string\", \"integer\", \"null\"]}");
-    key(s, "telemetry", &first);
-    buf_add_byte(s->out, '{');
-    add_object(s, telemetry_options, false);
-    buf_add_byte(s->out, '}');
-    s->indent--;
-    line(s);
-    buf_add_cstr(s->out, "}}");
+    cJSON *service = close_object(to, "object", "properties"), *signals, *pipeline;
+    struct nesting nesting = {.depth = 0};
+    add_typed(service, "extensions", "array string null");
+    signals =
+        close_object(cJSON_AddObjectToObject(service, "pipelines"), "object", "patternProperties");
+    pipeline = close_object(cJSON_AddObjectToObject(signals, "^(traces|metrics|logs)(/.+)?$"),
+                            "object", "properties");
+    add_typed(pipeline, "receivers", "array string null");
+    add_typed(pipeline, "processors", "array string null");
+    add_typed(pipeline, "exporters", "array string null");
+    add_typed(service, "shutdown_timeout", "string integer null");
+    add_object(cJSON_AddObjectToObject(service, "telemetry"), &nesting, telemetry_options, false);
 }
 
 void components_schema(const struct component *const *components, struct buf *out)
 {
-    struct schema s = {.out = out, .indent = 1};
-    bool first = true;
+    cJSON *root = cJSON_CreateObject(), *sections;
+    char *text;
 
-    buf_add_cstr(out, "{\"$schema\": \"http://json-schema.org/draft-07/schema#\", \"type\": "
-                      "\"object\", \"additionalProperties\": false, \"properties\": {");
-    for (enum component_kind k = 0; k < KIND_COUNT; k++) {
-        key(&s, kind_section(k), &first);
-        add_section(&s, k, components);
-    }
-    key(&s, "service", &first);
-    add_service(&s);
-    buf_add_cstr(out, "\n}}\n");
+    cJSON_AddStringToObject(root, "$schema", "http://json-schema.org/draft-07/schema#");
+    sections = close_object(root, "object", "properties");
+    for (enum component_kind k = 0; k < KIND_COUNT; k++)
+        add_section(cJSON_AddObjectToObject(sections, kind_section(k)), k, components);
+    add_service(cJSON_AddObjectToObject(sections, "service"));
+    text = cJSON_Print(root);
+    buf_add_cstr(out, text ? text : "");
+    buf_add_byte(out, '\n');
+    cJSON_free(text);
+    cJSON_Delete(root);
 }

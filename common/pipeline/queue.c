@@ -546,9 +546,9 @@ int queue_new(struct queue **out, struct instance *in, const struct queue_config
 
 void queue_start(struct queue *q)
 {
-    make_series(q);
-    if (q->timer)
+    if (q->timer) /* shared with the generation before: its series are this one's, and in use */
         return;
+    make_series(q);
     q->timer = loop_timer_new(loops_get(0), on_tick, q);
     loop_timer_start(q->timer, TICK_MS, TICK_MS);
 }

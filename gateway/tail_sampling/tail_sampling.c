@@ -624,18 +624,24 @@ static void start_ticker(struct task *task)
     loop_timer_start(t->timer, TICK_MS, TICK_MS);
 }
 
-static int tail_start(struct instance *in, struct err *e)
+static void make_series(struct sampler *self, const char *id)
 {
-    struct sampler *self = in->self;
-    struct label label = {"processor", in->id};
+    struct label label = {"processor", id};
     struct label kept[] = {label, {"sampled", "true"}}, dropped[] = {label, {"sampled", "false"}};
-    (void)e;
     self->new_traces = telemetry_series(&new_traces_desc, &label, 1);
     self->decided_early = telemetry_series(&early_desc, &label, 1);
     self->late_kept = telemetry_series(&late_desc, kept, 2);
     self->late_dropped = telemetry_series(&late_desc, dropped, 2);
     self->timer = telemetry_series(&timer_desc, &label, 1);
     telemetry_gauge(&on_memory_desc, &label, 1, read_pending, self);
+}
+
+static int tail_start(struct instance *in, struct err *e)
+{
+    struct sampler *self = in->self;
+    (void)e;
+    if (!self->new_traces) /* after an adoption they are there, and in use on all loops */
+        make_series(self, in->id);
     for (unsigned i = 0; i < loops_count(); i++) {
         struct ticker *t = &self->tickers[i];
         if (t->is_started)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* health_check: GET answers 200 once the pipelines run and 503 while they start or stop. */
+#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,28 +53,38 @@ static int on_head(void *arg, struct http_request *r, uint64_t *max_body)
     return str_is(r->path, c->path) ? 0 : 404;
 }
 
+/* The Collector's answer: {"status": ..., "upSince": ..., "uptime": ...}. Freed by the caller. */
+static char *body_of(const struct health *self, bool is_up)
+{
+    cJSON *body = cJSON_CreateObject();
+    char *text;
+    cJSON_AddStringToObject(body, "status", is_up ? "Server available" : "Server not available");
+    if (is_up) {
+        char since[40], uptime[40];
+        uint64_t up_ms = (clock_wall_ns() - self->up_since_ns) / NS_PER_MS;
+        time_t s = (time_t)(self->up_since_ns / NS_PER_S);
+        struct tm tm;
+        gmtime_r(&s, &tm);
+        strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &tm);
+        snprintf(uptime, sizeof(uptime), "%" PRIu64 ".%03" PRIu64 "s", up_ms / 1000, up_ms % 1000);
+        cJSON_AddStringToObject(body, "upSince", since);
+        cJSON_AddStringToObject(body, "uptime", uptime);
+    }
+    text = cJSON_PrintUnformatted(body);
+    cJSON_Delete(body);
+    return text;
+}
+
 static void on_message(void *arg, struct http_request *r)
 {
     struct health *self = CAST_OBJ(struct health, arg, HEALTH_MAGIC);
     struct http_header type = {"content-type", STR("application/json")};
-    char body[200], since[40];
-    uint64_t up_ms = (clock_wall_ns() - self->up_since_ns) / NS_PER_MS;
-    time_t s = (time_t)(self->up_since_ns / NS_PER_S);
-    struct tm tm;
-    gmtime_r(&s, &tm);
-    strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    int n =
-        self->is_up
-            ? snprintf(body, sizeof(body),
-                       "{\"status\":\"Server available\",\"upSince\":\"%s\",\"uptime\":\"%" PRIu64
-                       ".%03" PRIu64 "s\"}",
-                       since, up_ms / 1000, up_ms % 1000)
-            : snprintf(body, sizeof(body), "{\"status\":\"Server not available\"}");
-    struct http_response resp = {.status = self->is_up ? 200 : 503,
-                                 .headers = &type,
-                                 .n_headers = 1,
-                                 .body = str_make(body, (size_t)n)};
+    bool is_up = self->is_up;
+    char *body = body_of(self, is_up);
+    struct http_response resp = {
+        .status = is_up ? 200 : 503, .headers = &type, .n_headers = 1, .body = str_of(body)};
     http_respond(r, &resp);
+    cJSON_free(body);
 }
 
 static void on_refuse(void *arg, struct http_request *r, enum http_refusal why)

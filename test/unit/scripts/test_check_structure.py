@@ -50,6 +50,9 @@ BAD = {
         "common/io/dial.c:1: <openssl/ssl.h> belongs to "),
     "a library that has no owner in this room": (
         {"gateway/main.c": "#include <uv.h>\n"}, "gateway/main.c:1: <uv.h> belongs to "),
+    "a generated header outside of its owner": (
+        {"gateway/main.c": '#include "proto/export.pb.h"\n'},
+        'gateway/main.c:1: "proto/export.pb.h" belongs to '),
     "a component without its line": (
         {"common/components/exporters/file.c": "const struct component file_component = {\n};\n"},
         "common/components/exporters/file.c:1: component file is in no components.def"),
