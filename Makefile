@@ -27,7 +27,7 @@ G := build/gen
 BIN := $(if $(SAN)$(FAULT)$(filter-out gcc,$(compiler)),$(B)/bin,bin)
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
-libs := libuv libnghttp2 libcjson yaml-0.1 openssl libcares libpcre2-8 libxxhash libdeflate \
+libs := libuv libnghttp2 libcjson yaml-0.1 libcyaml openssl libcares libpcre2-8 libxxhash libdeflate \
         libisal libzstd
 agent_libs := libbpf libelf zlib
 

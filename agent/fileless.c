@@ -12,7 +12,7 @@
 static struct {
     struct buf ports, exes, pids; /* items of a YAML list, each ", "-led */
     bool all, client_spans;
-    const char *tier;
+    const char *tier, *discovery;
 } flags;
 
 /* A YAML scalar that reads back as this text: '...' with quotes doubled, and no ${...} expanded. */
@@ -70,6 +70,12 @@ static int take_tier(const char *v, struct err *e)
     return 0;
 }
 
+static int take_discovery(const char *v, struct err *e)
+{
+    flags.discovery = v;
+    return 0;
+}
+
 static int take_client_spans(const char *v, struct err *e)
 {
     flags.client_spans = true;
@@ -82,6 +88,7 @@ const struct service_flag fileless_flags[] = {
     {"--exe", "GLOBS", "observe processes by executable: '*/nginx,*/python3*'", take_exe},
     {"--pid", "LIST", "observe processes by number", take_pid},
     {"--all", NULL, "observe every process of this host", take_all},
+    {"--discovery", "FILE", "observe and name processes by the rules of a file", take_discovery},
     {"--capture-tier", "TIER", "auto, sock_length, fexit, kprobe or syscall", take_tier},
     {"--client-spans-with-traceparent", NULL,
      "client spans for requests that carry traceparent, too", take_client_spans},
@@ -294,6 +301,7 @@ static void put_receiver(struct buf *b, const char *excluded)
         buf_addf(b, "    pids: [%s]\n", buf_cstr(&flags.pids));
     if (flags.all)
         buf_add_cstr(b, "    all: true\n");
+    put_line(b, "discovery_file", flags.discovery);
     put_line(b, "capture_tier", flags.tier);
     if (flags.client_spans)
         buf_add_cstr(b, "    client_spans_with_traceparent: true\n");
@@ -364,9 +372,9 @@ char *fileless_config(struct err *e)
     int res = 0;
 
     e->text[0] = 0;
-    if (!flags.ports.n && !flags.exes.n && !flags.pids.n && !flags.all) {
+    if (!flags.ports.n && !flags.exes.n && !flags.pids.n && !flags.all && !flags.discovery) {
         if (env("OTEL_EXPORTER_OTLP_ENDPOINT"))
-            err_set(e, -EINVAL, "nothing is selected: --port, --exe, --pid or --all");
+            err_set(e, -EINVAL, "nothing is selected: --port, --exe, --pid, --discovery or --all");
         return NULL;
     }
     buf_init(&d.exporters);

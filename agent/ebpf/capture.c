@@ -56,7 +56,7 @@ static bool on_wanted(void *arg, const struct conn *conn)
     if (p && p->ours)
         return false;
     if (p && o->role == ROLE_SERVER && selection_has_port(s, o->local.port))
-        processes_select_listener(&c->processes, p->tgid);
+        processes_select_listener(&c->processes, p->tgid, o->local.port);
     tell_if_selected(c, p);
     /* Who opened it may hand it to a child that is selected: only a known stranger's is unwanted.
      */

@@ -16,31 +16,36 @@
 
 enum { STATE_LISTEN = 0x0A };
 
-struct numbers {
-    uint64_t *v;
-    size_t n;
+struct listener {
+    uint64_t inode;
+    uint16_t port;
 };
 
 struct scan {
     const char *proc;
     const struct selection *selection;
-    struct numbers namespaces, inodes;
+    uint64_t *namespaces;
+    struct listener *listeners;
+    size_t n_namespaces, n_listeners;
+    void (*fn)(void *arg, uint32_t tgid, uint16_t port);
+    void *arg;
 };
 
-static bool has(const struct numbers *s, uint64_t x)
+/* False when it was known already. */
+static bool add_namespace(struct scan *s, uint64_t inode)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if (s->v[i] == x)
-            return true;
-    return false;
+    for (size_t i = 0; i < s->n_namespaces; i++)
+        if (s->namespaces[i] == inode)
+            return false;
+    s->namespaces = xrealloc(s->namespaces, (s->n_namespaces + 1) * sizeof(*s->namespaces));
+    s->namespaces[s->n_namespaces++] = inode;
+    return true;
 }
 
-static void add(struct numbers *s, uint64_t x)
+static void add_listener(struct scan *s, uint64_t inode, uint16_t port)
 {
-    if (has(s, x))
-        return;
-    s->v = xrealloc(s->v, (s->n + 1) * sizeof(*s->v));
-    s->v[s->n++] = x;
+    s->listeners = xrealloc(s->listeners, (s->n_listeners + 1) * sizeof(*s->listeners));
+    s->listeners[s->n_listeners++] = (struct listener){inode, port};
 }
 
 static void read_table(struct scan *s, const char *path)
@@ -55,7 +60,7 @@ static void read_table(struct scan *s, const char *path)
                    &port, &state, &inode) != 3)
             continue;
         if (state == STATE_LISTEN && selection_has_port(s->selection, (uint16_t)port))
-            add(&s->inodes, inode);
+            add_listener(s, inode, (uint16_t)port);
     }
     if (f)
         fclose(f);
@@ -66,75 +71,60 @@ static void read_namespace(struct scan *s, const char *pid)
     char path[512];
     struct stat st;
     snprintf(path, sizeof(path), "%s/%s/ns/net", s->proc, pid);
-    if (stat(path, &st) || has(&s->namespaces, st.st_ino))
+    if (stat(path, &st) || !add_namespace(s, st.st_ino))
         return;
-    add(&s->namespaces, st.st_ino);
     snprintf(path, sizeof(path), "%s/%s/net/tcp", s->proc, pid);
     read_table(s, path);
     snprintf(path, sizeof(path), "%s/%s/net/tcp6", s->proc, pid);
     read_table(s, path);
 }
 
-static bool holds_listener(const struct scan *s, const char *pid)
+static void tell(const struct scan *s, uint32_t tgid, uint64_t inode)
+{
+    for (size_t i = 0; i < s->n_listeners; i++)
+        if (s->listeners[i].inode == inode)
+            s->fn(s->arg, tgid, s->listeners[i].port);
+}
+
+static void read_process(struct scan *s, const char *pid)
 {
     char path[512], target[64];
     struct dirent *e;
-    bool found = false;
     snprintf(path, sizeof(path), "%s/%s/fd", s->proc, pid);
     DIR *d = opendir(path);
-    while (d && !found && (e = readdir(d))) {
+    while (d && (e = readdir(d))) {
         ssize_t n = readlinkat(dirfd(d), e->d_name, target, sizeof(target) - 1);
         unsigned long long inode;
         if (n <= 0)
             continue;
         target[n] = '\0';
-        found = sscanf(target, "socket:[%llu]", &inode) == 1 && has(&s->inodes, inode);
+        if (sscanf(target, "socket:[%llu]", &inode) == 1)
+            tell(s, (uint32_t)strtoul(pid, NULL, 10), inode);
     }
     if (d)
         closedir(d);
-    return found;
 }
 
-static void each_process(struct scan *s, void (*visit)(struct scan *s, const char *pid, void *arg),
-                         void *arg)
+static void each_process(struct scan *s, void (*visit)(struct scan *s, const char *pid))
 {
     struct dirent *e;
     DIR *d = opendir(s->proc);
     while (d && (e = readdir(d)))
         if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
-            visit(s, e->d_name, arg);
+            visit(s, e->d_name);
     if (d)
         closedir(d);
 }
 
-struct found {
-    void (*fn)(void *arg, uint32_t tgid);
-    void *arg;
-};
-
-static void visit_namespace(struct scan *s, const char *pid, void *arg)
-{
-    (void)arg;
-    read_namespace(s, pid);
-}
-
-static void visit_process(struct scan *s, const char *pid, void *arg)
-{
-    struct found *f = arg;
-    if (holds_listener(s, pid))
-        f->fn(f->arg, (uint32_t)strtoul(pid, NULL, 10));
-}
-
 void listeners_scan(const char *proc, const struct selection *s,
-                    void (*fn)(void *arg, uint32_t tgid), void *arg)
+                    void (*fn)(void *arg, uint32_t tgid, uint16_t port), void *arg)
 {
-    struct scan scan = {.proc = proc, .selection = s};
-    struct found found = {fn, arg};
+    struct scan scan = {.proc = proc, .selection = s, .fn = fn, .arg = arg};
     if (s->n_ports == 0)
         return;
-    each_process(&scan, visit_namespace, NULL);
-    if (scan.inodes.n)
-        each_process(&scan, visit_process, &found);
-    free(scan.namespaces.v);
-    free(scan.inodes.v);
+    each_process(&scan, read_namespace);
+    if (scan.n_listeners)
+        each_process(&scan, read_process);
+    free(scan.namespaces);
+    free(scan.listeners);
 }

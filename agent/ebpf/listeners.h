@@ -6,10 +6,10 @@
 #include "agent/ebpf/selection.h"
 
 /*
- * Calls fn once for each process below `proc` that holds a TCP listener on a selected port, in
- * whatever network namespace. Processes that vanish meanwhile are passed over.
+ * Calls fn for each TCP listener on a selected port that a process below `proc` holds, in whatever
+ * network namespace. Processes that vanish meanwhile are passed over.
  */
 void listeners_scan(const char *proc, const struct selection *s,
-                    void (*fn)(void *arg, uint32_t tgid), void *arg);
+                    void (*fn)(void *arg, uint32_t tgid, uint16_t port), void *arg);
 
 #endif

@@ -56,6 +56,7 @@ static struct process *add(struct processes *ps, uint32_t tgid)
         return NULL;
     SET_MAGIC(p, PROCESS_MAGIC);
     p->tgid = tgid;
+    p->rule = p->handed_rule = DISCOVERY_NONE;
     p->path = xstrdup("");
     p->service_name = xstrdup("unknown_service");
     p->container_id = xstrdup("");
@@ -176,10 +177,20 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* What is known of a process decides which rule names it. */
+static uint32_t rule_of(const struct discovery *d, const struct process *p)
+{
+    uint32_t by_pid = discovery_by_pid(d, p->tgid);
+    uint32_t by_exe = p->path[0] ? discovery_by_executable(d, p->path) : DISCOVERY_NONE;
+
+    return MIN(p->handed_rule, MIN(by_pid, by_exe));
+}
+
 static void judge(const struct processes *ps, struct process *p)
 {
     const struct selection *s = ps->selection;
 
+    p->rule = rule_of(s->discovery, p);
     p->ours = selection_is_ours(s, p->tgid, p->path);
     p->selected = !p->ours && (s->all || p->inherits || selection_has_pid(s, p->tgid) ||
                                (p->path[0] && selection_has_exe(s, p->path)));
@@ -264,6 +275,7 @@ static void adopt_from_parent(struct processes *ps, struct process *p, uint32_t 
         return;
     set(&p->container_id, str_of(from->container_id));
     p->inherits = from->inherits || selection_has_pid(ps->selection, from->tgid);
+    p->handed_rule = MIN(from->handed_rule, discovery_by_pid(ps->selection->discovery, from->tgid));
     if (!image)
         return;
     set(&p->path, str_of(from->path));
@@ -298,6 +310,7 @@ struct process *processes_exec(struct processes *ps, const struct exec_record *r
             xstrndup(r->path.p, r->path.n); /* a link's name may be the one that was meant */
 
         p->selected = selection_has_exe(ps->selection, asked);
+        p->rule = MIN(p->rule, discovery_by_executable(ps->selection->discovery, asked));
         free(asked);
     }
     return p;
@@ -334,14 +347,16 @@ void processes_exit(struct processes *ps, const struct exit_record *r)
     list_push(&ps->gone, &p->link);
 }
 
-void processes_select_listener(struct processes *ps, uint32_t tgid)
+void processes_select_listener(struct processes *ps, uint32_t tgid, uint16_t port)
 {
     struct process *p = processes_get(ps, tgid);
+    uint32_t rule = discovery_by_port(ps->selection->discovery, port);
 
-    if (!p || p->inherits)
+    if (!p || (p->inherits && rule >= p->handed_rule))
         return;
     p->inherits = true;
-    judge(ps, p);
+    p->handed_rule = MIN(p->handed_rule, rule);
+    renew(ps, p);
 }
 
 void processes_tick(struct processes *ps, uint64_t now_ns)
@@ -377,10 +392,30 @@ void processes_scan(struct processes *ps, void (*fn)(void *arg, const struct pro
 
 /* ---- resources ---- */
 
+/* Whether attributes that are already encoded have that key: the first one is who is believed. */
+static bool has_key(const struct buf *attrs, struct str key)
+{
+    struct wire w = wire_of(buf_str(attrs));
+    struct field f;
+
+    while (wire_next(&w, &f) == 1)
+        if (str_eq(message_bytes(f.bytes, 1), key))
+            return true;
+    return false;
+}
+
 static void put(struct buf *out, const char *key, const char *value)
 {
-    if (value[0])
+    if (value && value[0] && !has_key(out, str_of(key)))
         encode_attr_str(out, RESOURCE_ATTRIBUTES, key, str_of(value));
+}
+
+static void put_rule(struct buf *out, const struct discovery_rule *r)
+{
+    put(out, "service.name", r->name);
+    put(out, "service.namespace", r->namespace);
+    for (unsigned i = 0; i < r->n_attributes; i++)
+        put(out, r->attributes[i].key, r->attributes[i].value);
 }
 
 /* "k=v,k2=v2", values percent-encoded (W3C Baggage), as resource attributes; taken keys are left
@@ -412,7 +447,7 @@ static void put_listed(struct buf *out, struct str list)
                 text[n++] = value.p[i];
             }
         }
-        if (str_is_utf8(text, n) && str_is_utf8(key.p, key.n))
+        if (str_is_utf8(text, n) && str_is_utf8(key.p, key.n) && !has_key(out, key))
             encode_attr(out, RESOURCE_ATTRIBUTES, key, any_str(str_make(text, n)));
     }
 }
@@ -420,9 +455,12 @@ static void put_listed(struct buf *out, struct str list)
 static void make_resource(const struct processes *ps, const struct process *p, bool with_pid,
                           struct buf *out)
 {
+    const struct discovery_rule *rule = discovery_rule(ps->selection->discovery, p->rule);
     struct buf attrs;
 
     buf_init(&attrs);
+    if (rule)
+        put_rule(&attrs, rule);
     put(&attrs, "service.name", p->service_name);
     put_listed(&attrs, str_of(p->attributes));
     put_listed(&attrs, str_of(ps->resource.attributes));

@@ -24,11 +24,14 @@ struct process {
     uint64_t exit_ns; /* 0: alive as far as we know */
     uint64_t cgroup;
     char *path;         /* of the executable; "" unknown */
-    char *service_name; /* never empty */
+    char *service_name; /* never empty; a rule's name goes before it */
     char *container_id; /* "" none */
     char *attributes;   /* OTEL_RESOURCE_ATTRIBUTES of its environment, "" none */
     bool selected, ours, checked;
     bool inherits; /* selected for a listener, or by what its parent is: so are its children */
+    /* Discovery rules by number: the first that matches, and the first that it hands on with
+     * `inherits`; DISCOVERY_NONE. */
+    uint32_t rule, handed_rule;
     struct buf span_resource, metric_resource; /* envelopes, made when first needed */
     struct list link;
 };
@@ -63,8 +66,8 @@ void processes_exit(struct processes *ps, const struct exit_record *r);
 bool processes_known(const struct processes *ps, uint32_t tgid);
 /* Known, or looked up in /proc now. NULL only when memory is out. */
 struct process *processes_get(struct processes *ps, uint32_t tgid);
-/* It holds a listener on a selected port. */
-void processes_select_listener(struct processes *ps, uint32_t tgid);
+/* It holds a listener on that port, which is selected. */
+void processes_select_listener(struct processes *ps, uint32_t tgid, uint16_t port);
 /* Forgets those that exited long ago. */
 void processes_tick(struct processes *ps, uint64_t now_ns);
 

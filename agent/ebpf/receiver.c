@@ -146,7 +146,7 @@ static int ebpf_create(struct instance *in, struct err *e)
     o.judged = on_judged;
     o.arg = r;
     capture_init(&r->capture, &o);
-    r->identity = ebpf_identity(config);
+    r->identity = ebpf_identity(config, &r->selection);
     r->counters = capture_metrics_new(in->id);
     return 0;
 }
@@ -167,11 +167,11 @@ static void watch(struct receiver *r)
     uv_poll_start(r->poll, UV_READABLE, on_readable);
 }
 
-static void on_listener(void *arg, uint32_t tgid)
+static void on_listener(void *arg, uint32_t tgid, uint16_t port)
 {
     struct receiver *r = CAST_OBJ(struct receiver, arg, RECEIVER_MAGIC);
 
-    processes_select_listener(&r->capture.processes, tgid);
+    processes_select_listener(&r->capture.processes, tgid, port);
 }
 
 static int ebpf_start(struct instance *in, struct err *e)

@@ -34,6 +34,10 @@ const struct option ebpf_options[] = {
      .offset = AT(all),
      .def = "false",
      .help = "Every process of the host but this product's."},
+    {.key = "discovery_file",
+     .type = OPT_STRING,
+     .offset = AT(discovery_file),
+     .help = "Rules that select processes, too, and say what they are called."},
     {.key = "exclude_endpoints",
      .type = OPT_STRINGS,
      .offset = AT(exclude_endpoints),
@@ -124,8 +128,10 @@ int ebpf_validate(const void *config, struct err *e)
     struct selection_storage s;
     int res;
 
-    if (!c->all && !c->ports.n && !c->exes.n && !c->pids.n)
-        return err_set(e, -EINVAL, "nothing is selected: one of ports, executables, pids, all");
+    if (!c->all && !c->ports.n && !c->exes.n && !c->pids.n && !c->discovery_file[0])
+        return err_set(e, -EINVAL,
+                       "nothing is selected: one of ports, executables, pids, all, "
+                       "discovery_file");
     if (!is_power_of_two(c->ring_size) || !is_power_of_two(c->control_ring_size))
         return err_set(e, -EINVAL, "ring_size and control_ring_size must be powers of two");
     res = selection_read(&s, c, e);
@@ -142,22 +148,35 @@ static const char *text_at(const struct option_list *l, size_t i)
 /* "8080" or "8000-8010". */
 static int read_ports(struct selection_storage *out, const char *text, struct err *e)
 {
-    struct str from = str_of(text), to;
-    const char *dash = strchr(text, '-');
-    uint64_t a, b;
+    uint16_t from, to;
 
-    to = from;
-    if (dash) {
-        from = str_make(text, (size_t)(dash - text));
-        to = str_of(dash + 1);
-    }
-    if (str_to_u64(str_trim(from), &a) || str_to_u64(str_trim(to), &b) || a < 1 || b > 65535 ||
-        a > b)
+    if (!port_range_read(text, &from, &to))
         return err_set(e, -EINVAL, "ports: '%s' is no port and no range of ports", text);
-    out->ports = xrealloc(out->ports, (out->s.n_ports + b - a + 1) * sizeof(*out->ports));
-    for (; a <= b && out->s.n_ports < PORTS_MAX; a++)
-        out->ports[out->s.n_ports++] = (uint16_t)a;
+    out->ports = xrealloc(out->ports, (out->s.n_ports + to - from + 1u) * sizeof(*out->ports));
+    for (uint32_t port = from; port <= to && out->s.n_ports < PORTS_MAX; port++)
+        out->ports[out->s.n_ports++] = (uint16_t)port;
     return 0;
+}
+
+/* What the rules match joins what the keys select. */
+static int read_rules(struct selection_storage *out, const char *path, struct err *e)
+{
+    int res = discovery_load(&out->discovery, path, &out->discovery_text, e);
+
+    out->s.discovery = out->discovery;
+    for (unsigned i = 0; !res && i < out->discovery->n_rules; i++) {
+        const struct discovery_rule *r = &out->discovery->rules[i];
+
+        for (unsigned k = 0; k < r->n_ports && !res; k++)
+            res = read_ports(out, r->ports[k], e);
+        out->pids = xrealloc(out->pids, (out->s.n_pids + r->n_pids + 1) * sizeof(*out->pids));
+        for (unsigned k = 0; k < r->n_pids; k++)
+            out->pids[out->s.n_pids++] = r->pids[k];
+        out->exes = xrealloc(out->exes, (out->s.n_exes + r->n_executables + 1) * sizeof(char *));
+        for (unsigned k = 0; k < r->n_executables; k++)
+            out->exes[out->s.n_exes++] = r->executables[k];
+    }
+    return res;
 }
 
 static int read_pids(struct selection_storage *out, const struct ebpf_config *c, struct err *e)
@@ -195,7 +214,7 @@ static void add_list(struct buf *b, const char *name, const struct option_list *
     buf_add_byte(b, 0);
 }
 
-char *ebpf_identity(const struct ebpf_config *c)
+char *ebpf_identity(const struct ebpf_config *c, const struct selection_storage *s)
 {
     char *attributes = join_attributes(&c->resource_attributes), *text;
     struct buf b;
@@ -206,11 +225,12 @@ char *ebpf_identity(const struct ebpf_config *c)
     add_list(&b, "pids", &c->pids);
     add_list(&b, "exclude", &c->exclude_endpoints);
     add_list(&b, "redact", &c->redact_query_keys);
-    buf_addf(&b, "%d%d%d%d %d %llu %llu %llu %llu %llu\n%s\n%s\n%s", c->all, c->tls, c->scheduler,
-             c->client_spans_with_traceparent, c->tier, (unsigned long long)c->ring_size,
-             (unsigned long long)c->control_ring_size, (unsigned long long)c->drain_interval_ns,
-             (unsigned long long)c->metrics_interval_ns, (unsigned long long)c->max_series,
-             c->service_name, c->record_file, attributes);
+    buf_addf(&b, "%d%d%d%d %d %llu %llu %llu %llu %llu\n%s\n%s\n%s\n%s", c->all, c->tls,
+             c->scheduler, c->client_spans_with_traceparent, c->tier,
+             (unsigned long long)c->ring_size, (unsigned long long)c->control_ring_size,
+             (unsigned long long)c->drain_interval_ns, (unsigned long long)c->metrics_interval_ns,
+             (unsigned long long)c->max_series, c->service_name, c->record_file, attributes,
+             s->discovery_text ? s->discovery_text : "");
     for (size_t i = 0; i < b.n; i++)
         if (!b.p[i])
             b.p[i] = '\t';
@@ -230,14 +250,18 @@ int selection_read(struct selection_storage *out, const struct ebpf_config *c, s
         res = read_ports(out, text_at(&c->ports, i), e);
     if (!res)
         res = read_pids(out, c, e);
+    out->exes = xcalloc(c->exes.n + 1, sizeof(*out->exes));
+    for (size_t i = 0; i < c->exes.n; i++)
+        out->exes[out->s.n_exes++] = text_at(&c->exes, i);
+    if (!res && c->discovery_file[0])
+        res = read_rules(out, c->discovery_file, e);
     if (res) {
         selection_free(out);
         return res;
     }
     out->s.ports = out->ports;
     out->s.pids = out->pids;
-    out->s.exes = (const char *const *)c->exes.items;
-    out->s.n_exes = c->exes.n;
+    out->s.exes = out->exes;
     out->s.all = c->all;
     out->s.self = (uint32_t)getpid();
     out->attributes = join_attributes(&c->resource_attributes);
@@ -302,6 +326,9 @@ void selection_free(struct selection_storage *s)
 {
     free(s->ports);
     free(s->pids);
+    free(s->exes);
+    discovery_free(&s->discovery);
+    free(s->discovery_text);
     free(s->redacted);
     free(s->excluded);
     free(s->attributes);

@@ -13,7 +13,7 @@ struct ebpf_config {
     bool all, tls, scheduler, client_spans_with_traceparent;
     int tier;
     uint64_t ring_size, control_ring_size, drain_interval_ns, metrics_interval_ns, max_series;
-    const char *service_name, *record_file;
+    const char *service_name, *record_file, *discovery_file;
 };
 
 extern const struct option ebpf_options[];
@@ -24,18 +24,21 @@ struct selection_storage {
     struct selection s;
     uint16_t *ports;
     uint32_t *pids;
+    const char **exes;
+    struct discovery *discovery;
+    char *discovery_text;  /* of the file */
     const char **redacted; /* NULL-ended */
     struct endpoint *excluded;
     char *attributes; /* "k=v,..." */
 };
 
-/* Numbers out of the texts; the lists of strings stay the configuration's. -EINVAL. */
+/* Numbers out of the texts, rules out of their file; strings stay the configuration's. -EINVAL. */
 int selection_read(struct selection_storage *out, const struct ebpf_config *c, struct err *e);
 /* Addresses of the excluded endpoints; may ask the resolver, once, at start. */
 void selection_resolve(struct selection_storage *s, const struct ebpf_config *c,
                        const struct log_ctx *log);
 void selection_free(struct selection_storage *s);
-/* All keys as one text: equal texts, equal receivers. Heap. */
-char *ebpf_identity(const struct ebpf_config *c);
+/* All keys and the rules as one text: equal texts, equal receivers. Heap. */
+char *ebpf_identity(const struct ebpf_config *c, const struct selection_storage *s);
 
 #endif

@@ -7,6 +7,7 @@
 #ifndef AGENT_SELECTION_H
 #define AGENT_SELECTION_H
 
+#include "agent/ebpf/discovery.h"
 #include "agent/ebpf/record.h"
 
 struct selection {
@@ -17,7 +18,8 @@ struct selection {
     const uint32_t *pids;
     size_t n_pids;
     bool all;
-    const struct endpoint *excluded; /* telemetry's own; address all zero: any address */
+    const struct discovery *discovery; /* names; what its rules match is listed above, too */
+    const struct endpoint *excluded;   /* telemetry's own; address all zero: any address */
     size_t n_excluded;
     uint32_t self;
 };

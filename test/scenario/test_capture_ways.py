@@ -95,3 +95,57 @@ def test_without_a_file(tmp_path, sink, protocol):
     finally:
         assert child.stop() == 0, child.log()[-3000:]
         nginx.stop()
+
+
+RULES = """
+rules:
+  - name: front
+    namespace: shop
+    ports: [{port}]
+    attributes: [{{key: team, value: web}}]
+  - name: never
+    executables: ["*/nginx"]
+  - executables: ["*/curl"]
+    namespace: people
+"""
+
+
+def test_discovery_rules_select_and_name(tmp_path, sink):
+    nginx = Nginx(tmp_path)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES.format(port=nginx.port))
+    child = Child([program("tailrace-agent"), "--discovery", rules, "--set",
+                   "service::telemetry::metrics::level=none"], tmp_path / "agent.log",
+                  env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink.grpc_port}",
+                       "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    try:
+        child.wait_log("Everything is ready")
+        for i in range(5):
+            subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{nginx.port}/echo/{i}"], check=True)
+        seen = lambda: [s for s in (Seen(res, rec) for res, _, rec in sink.records("traces"))
+                        if s.port == nginx.port]
+        wait_until(lambda: len(seen()) >= 10, 20, "spans")
+        stable(lambda: len(seen()))
+        servers = [s.resource for s in seen() if s.is_server]
+        clients = [s.resource for s in seen() if not s.is_server]
+        assert len(servers) == len(clients) == 5
+        assert {(r["service.name"], r["service.namespace"], r["team"]) for r in servers} == {("front", "shop", "web")}
+        assert {(r["service.name"], r["service.namespace"], r.get("team")) for r in clients} == {("curl", "people", None)}
+    finally:
+        assert child.stop() == 0, child.log()[-3000:]
+        nginx.stop()
+
+
+def test_a_bad_rule_is_told_with_its_place(tmp_path):
+    rules, config = tmp_path / "rules.yaml", tmp_path / "agent.yaml"
+    rules.write_text("rules:\n  - name: front\n    ports: [80]\n    exe: [x]\n")
+    config.write_text(f"""
+receivers:
+  ebpf: {{discovery_file: {rules}}}
+exporters: {{debug: }}
+service: {{pipelines: {{traces: {{receivers: [ebpf], exporters: [debug]}}}}}}
+""")
+    done = subprocess.run([program("tailrace-agent"), "--config", config, "validate"],
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert f"{config}:3:" in done.stderr and f"{rules}:4:5: Unexpected key: exe" in done.stderr, done.stderr

@@ -26,7 +26,7 @@ static void clear(void)
     buf_reset(&flags.exes);
     buf_reset(&flags.pids);
     flags.all = flags.client_spans = false;
-    flags.tier = NULL;
+    flags.tier = flags.discovery = NULL;
 }
 
 #define HAS(text, part)                                                                            \
@@ -45,6 +45,18 @@ static void nothing_said(void **ctx)
     setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://x:4317", 1);
     assert_null(fileless_config(&e));
     HAS(e.text, "--port");
+}
+
+static void rules_alone_are_a_selection(void **ctx)
+{
+    struct err e;
+    char *y;
+
+    clear();
+    assert_int_equal(take_discovery("/etc/tailrace/rules.yaml", &e), 0);
+    y = fileless_config(&e);
+    HAS(y, "  ebpf:\n    discovery_file: '/etc/tailrace/rules.yaml'\n");
+    free(y);
 }
 
 static void grpc_by_port(void **ctx)
@@ -115,9 +127,8 @@ static void refused(void **ctx)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_said),
-        cmocka_unit_test(grpc_by_port),
-        cmocka_unit_test(per_signal),
+        cmocka_unit_test(nothing_said), cmocka_unit_test(rules_alone_are_a_selection),
+        cmocka_unit_test(grpc_by_port), cmocka_unit_test(per_signal),
         cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

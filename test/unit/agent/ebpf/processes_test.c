@@ -147,7 +147,7 @@ static void by_port(void **ctx)
 
     init(&ps, &s);
     assert_false(processes_get(&ps, 13)->selected);
-    processes_select_listener(&ps, 13);
+    processes_select_listener(&ps, 13, 8080);
     assert_true(processes_get(&ps, 13)->selected);
     assert_true(processes_fork(&ps, &f)->selected); /* and its children */
     processes_fini(&ps);
