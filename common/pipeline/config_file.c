@@ -16,6 +16,7 @@ struct complaint {
     unsigned line, column; /* 0: not told yet */
 };
 
+PRINTF_LIKE(3, 0)
 static void on_log(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
 {
     static const char prefix[] = "Load: ";
