@@ -3,6 +3,7 @@
 #ifndef TAILRACE_CONN_H
 #define TAILRACE_CONN_H
 
+#include "bpf/cgroup.h"
 #include "bpf/maps.h"
 
 static __always_inline void fill_head(struct wire_head *h, u16 type, u32 len, u64 now)
@@ -167,7 +168,7 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
     __builtin_memset(r, 0, sizeof(*r));
     fill_head(&r->h, WIRE_OPEN, sizeof(*r), now);
     r->cookie = c->cookie;
-    r->cgroup = c->cgroup = bpf_get_current_cgroup_id();
+    r->cgroup = c->cgroup = cgroup_of_current();
     r->family = (u8)SOCK(sk, __sk_common.skc_family);
     r->role = c->role;
     r->joined = c->joined;

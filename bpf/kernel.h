@@ -39,10 +39,12 @@ enum bpf_map_type {
     BPF_MAP_TYPE_LRU_HASH = 9,
     BPF_MAP_TYPE_SK_STORAGE = 24,
     BPF_MAP_TYPE_RINGBUF = 27,
+    BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_F_NO_PREALLOC = 1, BPF_F_CLONE = 512 };
-enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_SK_STORAGE_GET_F_CREATE = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
+enum cgroup_subsys_id { cpu_cgrp_id = 1 }; /* relocated */
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2, BPF_RB_AVAIL_DATA = 0 };
 
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
@@ -115,9 +117,29 @@ struct mm_struct {
     unsigned long arg_start, arg_end;
     struct file *exe_file;
 };
+struct kernfs_node {
+    u64 id;
+};
+struct cgroup_root;
+struct cgroup {
+    struct kernfs_node *kn;
+    struct cgroup_root *root;
+};
+struct cgroup_subsys_state {
+    struct cgroup *cgroup;
+};
+struct css_set {
+    struct cgroup_subsys_state *subsys[1];
+    struct cgroup *dfl_cgrp;
+};
+struct sched_entity {
+    unsigned char sched_delayed;
+};
 struct task_struct {
     unsigned int flags;
-    int pid, tgid;
+    int pid, tgid, on_rq;
+    struct sched_entity se;
+    struct css_set *cgroups;
     struct task_struct *real_parent;
     struct mm_struct *mm;
     struct files_struct *files;
@@ -125,6 +147,9 @@ struct task_struct {
 };
 struct linux_binprm {
     const char *filename;
+};
+struct bpf_iter__task {
+    struct task_struct *task;
 };
 struct bpf_iter__task_file {
     struct file *file;

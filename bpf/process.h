@@ -36,7 +36,7 @@ int BPF_PROG(tr_exec, struct task_struct *task, int old_pid, struct linux_binprm
     }
     fill_head(&r->h, WIRE_EXEC, sizeof(*r), bpf_ktime_get_ns());
     r->start_ns = task->start_time;
-    r->cgroup = bpf_get_current_cgroup_id();
+    r->cgroup = cgroup_of_current();
     r->inode = inode;
     r->tgid = tgid;
     r->parent = BPF_CORE_READ(task, real_parent, tgid);
@@ -58,7 +58,7 @@ static __always_inline void tell(u16 type, u32 tgid, u32 parent)
         return;
     }
     fill_head(&r->h, type, sizeof(*r), bpf_ktime_get_ns());
-    r->cgroup = bpf_get_current_cgroup_id();
+    r->cgroup = cgroup_of_current();
     r->tgid = tgid;
     r->parent = parent;
     bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);

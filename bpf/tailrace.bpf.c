@@ -5,6 +5,7 @@
 #include "bpf/inet.h"
 #include "bpf/life.h"
 #include "bpf/process.h"
+#include "bpf/sched.h"
 #include "bpf/sock.h"
 #include "bpf/tls.h"
 

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/*
- * TCP of observed connections, counted in the kernel by cgroup: no record is sent for any of it.
- *
- * Histograms are OTLP's exponential ones, of seconds: bucketing nanoseconds and dividing later
- * would move counts, since log2(1e-9) is no whole number of buckets. So nanoseconds become seconds
- * first, as 32.32 fixed point.
- */
+/* TCP of observed connections, counted in the kernel by cgroup: no record is sent for any of it. */
 #ifndef TAILRACE_TCP_H
 #define TAILRACE_TCP_H
 
 #include "bpf/conn.h"
+#include "bpf/histogram.h"
 
 enum {
     ENETUNREACH = 101,
@@ -35,46 +30,17 @@ static __always_inline struct wire_tcp *tcp_of(u64 cgroup)
     if (t)
         return t;
     bpf_map_update_elem(&tcp_by_cgroup, &cgroup, &tcp_zero, BPF_NOEXIST);
-    return bpf_map_lookup_elem(&tcp_by_cgroup, &cgroup);
-}
-
-/* Bucket of scale 2, upper bounds inclusive: four to an octave. */
-static __always_inline u32 bucket_of(u64 ns)
-{
-    /* (2^(k/4) - 1) * 2^64, k = 1..3 */
-    const u64 t1 = 0x306fe0a31b7152deULL, t2 = 0x6a09e667f3bcc908ULL, t3 = 0xae89f995ad3ad5e8ULL;
-    u64 u, m;
-    s32 e = 0, i;
-    if (ns > 14000000000ULL)
-        ns = 14000000000ULL;                      /* what the multiplication below holds */
-    u = (ns << 2) + ((ns * 1266874890ULL) >> 32); /* ns * 2^32 / 1e9 */
-    if (u == 0)
-        return 0;
-    if (u >> 32)
-        e += 32;
-    if (u >> (e + 16))
-        e += 16;
-    if (u >> (e + 8))
-        e += 8;
-    if (u >> (e + 4))
-        e += 4;
-    if (u >> (e + 2))
-        e += 2;
-    if (u >> (e + 1))
-        e += 1;
-    m = e ? u << (64 - e) : 0; /* the fraction of [1, 2) */
-    i = (e - 32) * 4 + (m > t1) + (m > t2) + (m > t3) - (m == 0) - WIRE_OFFSET;
-    return i < 0 ? 0 : i >= WIRE_BUCKETS ? WIRE_BUCKETS - 1 : (u32)i;
+    t = bpf_map_lookup_elem(&tcp_by_cgroup, &cgroup);
+    if (!t)
+        count(WIRE_CGROUPS_FULL, 1);
+    return t;
 }
 
 static __always_inline void observe(u64 cgroup, u32 which, u64 ns)
 {
     struct wire_tcp *t = tcp_of(cgroup);
-    u32 b = bucket_of(ns) & (WIRE_BUCKETS - 1);
-    if (!t || which >= WIRE_HISTOGRAMS)
-        return;
-    __sync_fetch_and_add(&t->histograms[which].buckets[b], 1);
-    __sync_fetch_and_add(&t->histograms[which].sum_ns, ns);
+    if (t && which < WIRE_HISTOGRAMS)
+        histogram_add(&t->histograms[which], ns);
 }
 
 static __always_inline void connect_began(struct conn *c)
@@ -82,7 +48,7 @@ static __always_inline void connect_began(struct conn *c)
     if (!c)
         return;
     c->connect_ns = bpf_ktime_get_ns();
-    c->cgroup = bpf_get_current_cgroup_id();
+    c->cgroup = cgroup_of_current();
 }
 
 static __always_inline void connect_failed(struct conn *c, int error)

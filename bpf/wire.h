@@ -127,20 +127,24 @@ enum wire_failure {
     WIRE_FAILED_OTHER,
     WIRE_FAILURES,
 };
-enum wire_histogram { WIRE_CONNECT, WIRE_RTT, WIRE_HISTOGRAMS };
+enum wire_observed { WIRE_CONNECT, WIRE_RTT, WIRE_HISTOGRAMS };
 /* Bucket i holds (2^((i + OFFSET) / 4), 2^((i + OFFSET + 1) / 4)] seconds: 0.24 us to 17 minutes.
  */
 enum wire_histogram_shape { WIRE_SCALE = 2, WIRE_OFFSET = -88, WIRE_BUCKETS = 128 };
 
+struct wire_histogram {
+    wire_u64 sum_ns;
+    wire_u64 zeros; /* less than bucket 0 holds */
+    wire_u64 buckets[WIRE_BUCKETS];
+};
+WIRE_ASSERT(wire_histogram, 16 + 8 * 128);
+
 struct wire_tcp {
     wire_u64 failures[WIRE_FAILURES];
     wire_u64 retransmits;
-    struct {
-        wire_u64 sum_ns;
-        wire_u64 buckets[WIRE_BUCKETS];
-    } histograms[WIRE_HISTOGRAMS];
+    struct wire_histogram histograms[WIRE_HISTOGRAMS];
 };
-WIRE_ASSERT(wire_tcp, 48 + 2 * (8 + 8 * 128));
+WIRE_ASSERT(wire_tcp, 48 + 2 * (16 + 8 * 128));
 
 /* Counters of the kernel side, one array entry each, per CPU. */
 enum wire_counter {
@@ -150,7 +154,9 @@ enum wire_counter {
     WIRE_NO_COOKIE,    /* events of sockets without identity */
     WIRE_NO_STATE,     /* connection state could not be made */
     WIRE_PASSED_SEND,
-    WIRE_PASSED_RECV, /* stream bytes of observed connections */
+    WIRE_PASSED_RECV,  /* stream bytes of observed connections */
+    WIRE_CGROUPS_FULL, /* what was not counted by cgroup: the table has no room for another one */
+    WIRE_SCHED_UNSEEN, /* a task began to run, and since when it had waited was not known */
     WIRE_COUNTERS,
 };
 

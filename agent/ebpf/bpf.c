@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/ebpf/bpf_counts.h"
 #include "agent/ebpf/bpf_load.h"
 #include "agent/ebpf/libraries.h"
 #include "agent/ebpf/source.h"
@@ -41,6 +42,7 @@ struct source {
     struct loaded loaded;
     bool selects_exes, has_tls;
     struct libraries libraries;
+    struct counts counts;
     uint64_t counters[WIRE_COUNTERS], missed;
 };
 
@@ -290,6 +292,7 @@ int source_open(struct source **out, const struct source_config *c, struct err *
         return err_set(e, -ENOTSUP, "capture_tier: syscall is not there yet");
     }
     libbpf_set_print(quiet);
+    counts_init(&s->counts);
     s->selects_exes = c->selection->n_exes > 0;
     int r = bpf_load(&s->loaded, c, e);
     if (r == 0) {
@@ -322,6 +325,7 @@ void source_close(struct source **sp)
     libraries_fini(&s->libraries);
     ring_buffer__free(s->data);
     ring_buffer__free(s->control);
+    counts_fini(&s->counts);
     bpf_unload(&s->loaded);
     CLEAR_MAGIC(s);
     free(s);
@@ -393,6 +397,8 @@ static const char *const counter_names[WIRE_COUNTERS] = {
     [WIRE_NO_STATE] = "no_state",
     [WIRE_PASSED_SEND] = "passed_send_bytes",
     [WIRE_PASSED_RECV] = "passed_receive_bytes",
+    [WIRE_CGROUPS_FULL] = "cgroups_full",
+    [WIRE_SCHED_UNSEEN] = "sched_unseen",
 };
 static const struct metric_desc kernel_desc = {
     "ebpf_kernel_count",
@@ -441,102 +447,9 @@ static void read_counters(struct source *s)
     s->missed = missed;
 }
 
-/* ---- what the kernel counted of TCP ---- */
-
-static const char *const failures[WIRE_FAILURES] = {"refused", "timed_out", "unreachable", "reset",
-                                                    "other"};
-
-/* The kernel's buckets as an OTLP histogram of the same scale, so that no count moves. */
-static void set_histogram(struct metrics *m, struct metric_series *series, const uint64_t *buckets,
-                          uint64_t sum_ns)
-{
-    struct exp_histogram *h = &series->exp;
-    uint32_t first = 0, last = WIRE_BUCKETS;
-    uint64_t before = h->count;
-
-    while (first < last && !buckets[first])
-        first++;
-    while (last > first && !buckets[last - 1])
-        last--;
-    exp_histogram_fini(h);
-    exp_histogram_init(h, WIRE_BUCKETS);
-    h->scale = WIRE_SCALE;
-    h->sum = (double)sum_ns / 1e9;
-    h->positive.counts = xcalloc(last - first + 1, sizeof(uint64_t));
-    h->positive.cap = last - first + 1;
-    h->positive.n = last - first;
-    h->positive.offset = (int32_t)first + WIRE_OFFSET;
-    for (uint32_t i = first; i < last; i++) {
-        h->positive.counts[i - first] = buckets[i];
-        h->count += buckets[i];
-    }
-    m->changed |= h->count != before;
-}
-
-static void set_sum(struct metrics *m, struct metric_series *series, uint64_t v)
-{
-    m->changed |= series->sum != v;
-    series->sum = v;
-}
-
-static void read_histograms(struct metrics *m, struct str resource, const struct wire_tcp *t)
-{
-    static const enum agent_metric ids[WIRE_HISTOGRAMS] = {METRIC_TCP_CONNECT, METRIC_TCP_RTT};
-
-    for (unsigned i = 0; i < WIRE_HISTOGRAMS; i++) {
-        struct metric_series *series;
-        uint64_t n = 0;
-
-        for (unsigned b = 0; b < WIRE_BUCKETS; b++)
-            n += t->histograms[i].buckets[b];
-        series = n ? metrics_series(m, ids[i], resource, (struct str){NULL, 0}) : NULL;
-        if (series)
-            set_histogram(m, series, t->histograms[i].buckets, t->histograms[i].sum_ns);
-    }
-}
-
-static void read_sums(struct metrics *m, struct str resource, const struct wire_tcp *t)
-{
-    struct metric_series *series;
-    struct buf attrs;
-
-    buf_init(&attrs);
-    if (t->retransmits &&
-        (series = metrics_series(m, METRIC_TCP_RETRANSMITS, resource, buf_str(&attrs))))
-        set_sum(m, series, t->retransmits);
-    for (unsigned i = 0; i < WIRE_FAILURES; i++) {
-        if (!t->failures[i])
-            continue;
-        buf_reset(&attrs);
-        encode_attr_str(&attrs, metrics_attr_field(METRIC_TCP_FAILURES), "error.type",
-                        str_of(failures[i]));
-        series = metrics_series(m, METRIC_TCP_FAILURES, resource, buf_str(&attrs));
-        if (series)
-            set_sum(m, series, t->failures[i]);
-    }
-    buf_fini(&attrs);
-}
-
-static void read_tcp(struct source *s, struct capture *c)
-{
-    int fd = bpf_map__fd(s->skel->maps.tcp_by_cgroup);
-    uint64_t key, *prev = NULL;
-    struct wire_tcp t;
-
-    for (; bpf_map_get_next_key(fd, prev, &key) == 0; prev = &key) {
-        struct str resource;
-
-        if (bpf_map_lookup_elem(fd, &key, &t))
-            continue;
-        resource = process_cgroup_resource(&c->processes, key);
-        read_histograms(&c->metrics, resource, &t);
-        read_sums(&c->metrics, resource, &t);
-    }
-}
-
 void source_tick(struct source *s, struct capture *c, uint64_t now_ns)
 {
-    read_tcp(s, c);
+    counts_read(&s->counts, s->skel, c, now_ns);
     read_counters(s);
     expose_counters(s);
     if (s->has_tls)

@@ -45,6 +45,11 @@ static const struct {
     {"kretprobe/inet_recvmsg", "bytes that programs receive (tier kprobe): returns"},
     {"kretprobe/inet6_recvmsg", "the same over IPv6"},
     {"kretprobe/inet_sendpage", "lengths of sendfile before 6.5 (tier kprobe): returns"},
+    {"tp_btf/sched_switch", "run-queue latency: ends of waits, and those who are preempted"},
+    {"tp_btf/sched_wakeup", "run-queue latency: beginnings of waits"},
+    {"tp_btf/sched_wakeup_new", "the same of new tasks"},
+    {"tp_btf/task_newtask", "run-queue latency: storage of new tasks"},
+    {"iter/task", "run-queue latency: tasks that are there at start"},
     {"iter/task_file", "connections that are open at start (tier kprobe)"},
     {"uprobe", "plaintext of OpenSSL: calls"},
     {"uretprobe", "plaintext of OpenSSL: returns"},
@@ -58,8 +63,10 @@ static int silent(enum libbpf_print_level level, const char *fmt, va_list ap)
     return 0;
 }
 
-static const char *gives(const char *section)
+static const char *gives(const char *name, const char *section)
 {
+    if (strcmp(name, "tr_sched_exit") == 0)
+        return "run-queue latency: how much storage there is";
     for (size_t i = 0; i < ARRAY_LEN(hooks); i++)
         if (strcmp(section, hooks[i].section) == 0)
             return hooks[i].gives;
@@ -129,7 +136,7 @@ static unsigned look_at(const struct bpf_program *p)
     }
     r = doctor_try(name, &doing);
     if (r == 0) {
-        printf("%-28s %-20s %-8s %s\n", section, name, "yes", gives(section));
+        printf("%-28s %-20s %-8s %s\n", section, name, "yes", gives(name, section));
         return 0;
     }
     printf("%-28s %-20s %-8s %s: %s", section, name, "no", doing, strerror(-r));

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/ebpf/bpf_sched.h"
 #include "agent/ebpf/doctor.h"
 #include "common/base/buf.h"
 #include "common/base/log.h"
@@ -61,6 +62,7 @@ static void configure(struct loaded *l, const struct source_config *c)
 
 void bpf_unload(struct loaded *l)
 {
+    tier_detach(&l->sched);
     tier_detach(&l->links);
     tailrace__destroy(l->skel);
     l->skel = NULL;
@@ -69,6 +71,7 @@ void bpf_unload(struct loaded *l)
 /* One attempt, without the programs that were left out. 0 or -errno, *doing tells of what. */
 static int try_tier(struct loaded *l, const struct source_config *c, const char **doing)
 {
+    bool has_sched = c->scheduler;
     int r;
 
     *doing = "open";
@@ -77,15 +80,20 @@ static int try_tier(struct loaded *l, const struct source_config *c, const char 
         return -errno;
     configure(l, c);
     tier_prepare(l->skel, l->tier);
-    for (unsigned i = 0; i < l->n_left_out; i++)
+    for (unsigned i = 0; i < l->n_left_out; i++) {
         bpf_program__set_autoload(bpf_object__find_program_by_name(l->skel->obj, l->left_out[i]),
                                   false);
+        has_sched &= !sched_is_one(l->left_out[i]);
+    }
+    sched_prepare(l->skel, has_sched);
     *doing = "load";
     r = tailrace__load(l->skel);
     if (r == 0) {
         fill_ports(l, c->selection);
         *doing = "attach";
         r = tier_attach(l->skel, l->tier, &l->links);
+        if (r == 0 && has_sched)
+            r = sched_attach(l->skel, &l->sched);
     }
     if (r)
         bpf_unload(l);
@@ -101,7 +109,7 @@ static bool is_left_out(const struct loaded *l, const char *name)
 }
 
 /* Finds out by trying them alone; those that the tier needs come first. */
-static void find_refused(const struct loaded *l, struct refusal *f)
+static void find_refused(const struct loaded *l, bool has_sched, struct refusal *f)
 {
     struct tailrace *names = tailrace__open();
     struct bpf_program *p;
@@ -113,7 +121,7 @@ static void find_refused(const struct loaded *l, struct refusal *f)
             int r;
 
             if (tier_needs(l->tier, name) == optional || tier_excludes(l->tier, name) ||
-                is_left_out(l, name))
+                is_left_out(l, name) || (!has_sched && sched_is_one(name)))
                 continue;
             r = doctor_try(name, &doing);
             if (r) {
@@ -136,7 +144,7 @@ static int load_tier(struct loaded *l, const struct source_config *c, struct err
         if (r == 0)
             return 0;
         f.error = r;
-        find_refused(l, &f);
+        find_refused(l, c->scheduler, &f);
         if (!f.optional || l->n_left_out == ARRAY_LEN(l->left_out))
             return err_set(e, f.error, "%s: %s%s%s: %s", tier_name(l->tier), f.name,
                            f.name[0] ? ": " : "", f.doing, strerror(-f.error));

@@ -8,8 +8,8 @@
 struct loaded {
     struct tailrace *skel;
     enum capture_tier tier;
-    struct tier_links links;
-    char left_out[16][32]; /* optional programs that this kernel refuses */
+    struct tier_links links, sched; /* sched.n 0: no run-queue latency */
+    char left_out[16][32];          /* optional programs that this kernel refuses */
     unsigned n_left_out;
 };
 

@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent/ebpf/bpf_sched.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 
@@ -291,21 +292,12 @@ int tier_attach_program(struct bpf_program *p, struct tier_links *l)
 
 /* ---- the whole ---- */
 
-/* Reading the iterator to its end runs the program for each open file. */
 static void mint_cookies(struct bpf_program *p)
 {
-    struct bpf_link *link = bpf_program__fd(p) >= 0 ? bpf_program__attach_iter(p, NULL) : NULL;
-    int fd = link ? bpf_iter_create(bpf_link__fd(link)) : -1;
-    char none[64];
+    int r = bpf_program__fd(p) >= 0 ? iterate(p) : -ENOTSUP;
 
-    if (fd < 0)
-        log_warn(BPF_LOG, "connections that are open already are not observed: %s",
-                 strerror(errno));
-    while (fd >= 0 && read(fd, none, sizeof(none)) > 0)
-        ;
-    if (fd >= 0)
-        close(fd);
-    bpf_link__destroy(link);
+    if (r)
+        log_warn(BPF_LOG, "connections that are open already are not observed: %s", strerror(-r));
 }
 
 int tier_attach(struct tailrace *skel, enum capture_tier t, struct tier_links *l)

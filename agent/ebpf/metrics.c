@@ -23,8 +23,8 @@ static const struct {
     [METRIC_TCP_RETRANSMITS] = {"tcp.retransmits", "Segments sent again.", "{segment}", METRIC_SUM},
     [METRIC_TCP_RTT] = {"tcp.rtt", "Smoothed round-trip time, as the kernel estimates it.", "s",
                         METRIC_EXP_HISTOGRAM},
-    [METRIC_RUNQUEUE] = {"cgroup.cpu.runqueue.duration",
-                         "Time that runnable tasks waited for a CPU.", "s", METRIC_EXP_HISTOGRAM},
+    [METRIC_RUNQUEUE] = {"sched.runqueue.duration", "Time that runnable tasks waited for a CPU.",
+                         "s", METRIC_EXP_HISTOGRAM},
 };
 
 uint32_t metrics_attr_field(enum agent_metric id)
@@ -50,15 +50,19 @@ void metrics_init(struct metrics *m, size_t max_series, const char *version, uin
     encode_scope_envelope(&m->scope, STR("tailrace/ebpf"), str_of(version), (struct str){NULL, 0});
 }
 
+static void series_free(struct metric_series *s)
+{
+    if (descriptions[s->metric].type == METRIC_HISTOGRAM)
+        histogram_fini(&s->explicit_h);
+    else
+        exp_histogram_fini(&s->exp);
+    free(s);
+}
+
 void metrics_fini(struct metrics *m)
 {
-    for (size_t i = 0; i < m->n; i++) {
-        if (descriptions[m->list[i]->metric].type == METRIC_HISTOGRAM)
-            histogram_fini(&m->list[i]->explicit_h);
-        else
-            exp_histogram_fini(&m->list[i]->exp);
-        free(m->list[i]);
-    }
+    for (size_t i = 0; i < m->n; i++)
+        series_free(m->list[i]);
     free(m->list);
     hashmap_fini(&m->by_key);
     buf_fini(&m->scope);
@@ -110,11 +114,16 @@ static struct metric_series *series_new(struct metrics *m, const struct series_k
     return s;
 }
 
+static uint64_t series_hash(enum agent_metric id, struct str resource, struct str attrs)
+{
+    return hash_mix(hash_mix(hash_str(resource), hash_str(attrs)), id);
+}
+
 struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, struct str resource,
                                      struct str attrs)
 {
     struct series_key k = {id, resource, attrs};
-    uint64_t hash = hash_mix(hash_mix(hash_str(resource), hash_str(attrs)), id);
+    uint64_t hash = series_hash(id, resource, attrs);
     struct metric_series *s = hashmap_find(&m->by_key, hash, series_eq, &k);
     struct buf overflow;
 
@@ -128,7 +137,7 @@ struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, st
     encode_attr(&overflow, metrics_attr_field(id), STR("otel.metric.overflow"),
                 (struct any){.type = ANY_BOOL, .b = true});
     k.attrs = buf_str(&overflow);
-    hash = hash_mix(hash_mix(hash_str(resource), hash_str(k.attrs)), id);
+    hash = series_hash(id, resource, k.attrs);
     s = hashmap_find(&m->by_key, hash, series_eq, &k);
     if (!s)
         s = series_new(m, &k, hash);
@@ -216,6 +225,40 @@ static void put_metric(struct batch_builder *bb, struct metric_series *const *li
     buf_fini(&out);
 }
 
+void metrics_end(struct metrics *m, struct str resource)
+{
+    uint64_t hash = hash_str(resource);
+
+    for (size_t i = 0; i < m->n; i++) {
+        if (m->list[i]->resource_hash != hash || !str_eq(m->list[i]->resource, resource))
+            continue;
+        m->list[i]->is_ended = true;
+        m->changed = true;
+    }
+}
+
+static bool is_same(const void *value, const void *key)
+{
+    return value == key;
+}
+
+static void remove_ended(struct metrics *m)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < m->n; i++) {
+        struct metric_series *s = m->list[i];
+
+        if (s->is_ended) {
+            hashmap_take(&m->by_key, series_hash(s->metric, s->resource, s->attrs), is_same, s);
+            series_free(s);
+        } else {
+            m->list[kept++] = s;
+        }
+    }
+    m->n = kept;
+}
+
 struct batch *metrics_take(struct metrics *m, uint64_t wall_ns)
 {
     struct batch_builder bb;
@@ -241,5 +284,6 @@ struct batch *metrics_take(struct metrics *m, uint64_t wall_ns)
     }
     if (batch_builder_seal(&bb, &out))
         return NULL;
+    remove_ended(m);
     return out;
 }

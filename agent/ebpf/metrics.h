@@ -31,6 +31,7 @@ struct metric_series {
     struct histogram explicit_h;
     struct exp_histogram exp;
     uint64_t sum;
+    bool is_ended; /* goes after it was told once more */
 };
 
 struct metrics {
@@ -50,6 +51,8 @@ struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, st
                                      struct str attrs);
 /* Duration of a request; incomplete ones are not counted, their times are not known. */
 void metrics_request(struct metrics *m, const struct request *r, struct str resource);
+/* What the resource names is gone: its series end after the next batch. */
+void metrics_end(struct metrics *m, struct str resource);
 /* All series as one batch; NULL when nothing changed since the last flush or memory is out. */
 struct batch *metrics_take(struct metrics *m, uint64_t wall_ns);
 

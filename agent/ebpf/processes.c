@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -496,57 +495,27 @@ struct str process_metric_resource(struct processes *ps, struct process *p)
     return buf_str(&p->metric_resource);
 }
 
-/* The path of a cgroup below root whose directory has that inode; depth bounds the walk. */
-static bool cgroup_path(char *path, size_t size, uint64_t id, unsigned depth)
+void process_cgroup_resource(const struct processes *ps, uint64_t cgroup, const char *path,
+                             struct buf *out)
 {
-    size_t n = strlen(path);
-    struct stat st;
-    struct dirent *e;
-    bool found = stat(path, &st) == 0 && st.st_ino == id;
-    DIR *d = found || depth == 0 ? NULL : opendir(path);
-
-    while (d && !found && (e = readdir(d))) {
-        if (e->d_type != DT_DIR || e->d_name[0] == '.' || n + strlen(e->d_name) + 2 > size)
-            continue;
-        snprintf(path + n, size - n, "/%s", e->d_name);
-        found = cgroup_path(path, size, id, depth - 1);
-        if (!found)
-            path[n] = 0;
-    }
-    if (d)
-        closedir(d);
-    return found;
-}
-
-struct str process_cgroup_resource(struct processes *ps, uint64_t cgroup)
-{
-    static const char *const roots[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified", NULL};
-    char path[1024], id[32];
+    struct str container = container_id_of(str_of(path));
     struct buf attrs;
-    struct str container = {NULL, 0};
-    bool found = false;
+    char id[32];
 
     buf_init(&attrs);
-    for (unsigned i = 0; roots[i] && !found; i++) {
-        snprintf(path, sizeof(path), "%s", roots[i]);
-        found = cgroup_path(path, sizeof(path), cgroup, 8);
-    }
     snprintf(id, sizeof(id), "%llu", (unsigned long long)cgroup);
     put(&attrs, "host.name", ps->host);
     put(&attrs, "cgroup.id", id);
-    if (found) {
-        container = container_id_of(str_of(path));
-        put(&attrs, "cgroup.path", path + strlen("/sys/fs/cgroup"));
-    }
+    if (path)
+        put(&attrs, "cgroup.path", path);
     if (container.n)
         encode_attr_str(&attrs, RESOURCE_ATTRIBUTES, "container.id", container);
     put_listed(&attrs, str_of(ps->resource.attributes));
     put(&attrs, "telemetry.distro.name", "tailrace-agent");
     put(&attrs, "telemetry.distro.version", ps->resource.version);
-    buf_reset(&ps->cgroup_resource);
-    encode_resource_envelope(&ps->cgroup_resource, buf_str(&attrs), (struct str){NULL, 0});
+    buf_reset(out);
+    encode_resource_envelope(out, buf_str(&attrs), (struct str){NULL, 0});
     buf_fini(&attrs);
-    return buf_str(&ps->cgroup_resource);
 }
 
 void processes_init(struct processes *ps, const struct selection *s,
@@ -559,7 +528,6 @@ void processes_init(struct processes *ps, const struct selection *s,
     ps->selection = s;
     ps->resource = *o;
     ps->proc = "/proc";
-    buf_init(&ps->cgroup_resource);
     if (gethostname(ps->host, sizeof(ps->host) - 1))
         ps->host[0] = 0;
 }
@@ -571,5 +539,4 @@ void processes_fini(struct processes *ps)
     while (!list_is_empty(&ps->gone))
         forget(ps, LIST_ENTRY(ps->gone.next, struct process, link));
     hashmap_fini(&ps->by_tgid);
-    buf_fini(&ps->cgroup_resource);
 }

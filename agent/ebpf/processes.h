@@ -48,7 +48,6 @@ struct processes {
     const struct selection *selection;
     struct resource_options resource;
     char host[256];
-    struct buf cgroup_resource;
     const char *proc; /* "/proc"; tests have their own */
     size_t n;
 };
@@ -76,8 +75,9 @@ void processes_tick(struct processes *ps, uint64_t now_ns);
 struct str process_span_resource(struct processes *ps, struct process *p);
 struct str process_metric_resource(struct processes *ps, struct process *p);
 
-/* Of what the kernel counted by cgroup: its path and container. Borrowed until the next call. */
-struct str process_cgroup_resource(struct processes *ps, uint64_t cgroup);
+/* Of what the kernel counted by cgroup: its path (NULL: not known), and the container in it. */
+void process_cgroup_resource(const struct processes *ps, uint64_t cgroup, const char *path,
+                             struct buf *out);
 
 /* The container id in a /proc/PID/cgroup text: a run of 64 hex digits. */
 struct str container_id_of(struct str cgroup);

@@ -37,6 +37,7 @@ struct exp_histogram {
     int32_t scale; /* starts at 20 */
     uint32_t max_size;
     uint64_t count, zero_count;
+    double zero_threshold; /* values up to it are in zero_count */
     double sum, min, max;
     struct exp_buckets positive, negative;
 };

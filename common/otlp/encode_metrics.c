@@ -95,6 +95,8 @@ void metric_point_exp_histogram(struct metric_draft *m, const struct point_head 
         wire_put_double(b, 12, h->min);
         wire_put_double(b, 13, h->max);
     }
+    if (h->zero_threshold > 0)
+        wire_put_double(b, 14, h->zero_threshold);
     wire_end(b, mark);
 }
 

@@ -4,9 +4,9 @@ import os
 import socket
 
 import pytest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from harness.capture import Agent, attributes
+from harness.capture import Agent
+from harness.points import points, total
 from harness.wait import free_ports, wait_until
 
 pytestmark = pytest.mark.root
@@ -17,23 +17,6 @@ def agent(tmp_path, sink):
     a = Agent(tmp_path, sink, pids=[os.getpid()])
     yield a
     assert a.stop() == 0, a.child.log()[-4000:]
-
-
-def points(sink, name):
-    """Newest points of a metric, by resource and attributes."""
-    out = {}
-    for resource, _, record in sink.records("metrics"):
-        m = Metric.FromString(record)
-        if m.name == name:
-            data = getattr(m, m.WhichOneof("data"))
-            for p in data.data_points:
-                out[resource, tuple(sorted(attributes(p).items()))] = p
-    return out
-
-
-def total(sink, name, **attrs):
-    found = [p for (_, a), p in points(sink, name).items() if attrs.items() <= dict(a).items()]
-    return sum(p.count if hasattr(p, "count") else p.as_int for p in found)
 
 
 def test_connects_and_failures(agent, sink):

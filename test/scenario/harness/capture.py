@@ -1,7 +1,9 @@
 """An agent that captures, the spans it made, and real servers to capture from."""
 
+import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -39,6 +41,11 @@ def value_of(v):
 
 def attributes(message):
     return {a.key: value_of(a.value) for a in message.attributes}
+
+
+def bpftool(*args):
+    path = "/usr/sbin/bpftool" if pathlib.Path("/usr/sbin/bpftool").exists() else "bpftool"
+    return json.loads(subprocess.run([path, "-j", *args], check=True, capture_output=True, text=True).stdout)
 
 
 class Seen:
@@ -113,6 +120,21 @@ class Agent:
         """{counter: value} of the kernel side."""
         return {dict(labels)["counter"]: int(v) for (name, labels), v in metrics.scrape(self.metrics_port).items()
                 if name.startswith("otelcol_ebpf_kernel_count")}
+
+    def kernel_maps(self, name):
+        """Ids of the agent's maps of that name, of which the kernel keeps 15 bytes."""
+        ids = []
+        for info in pathlib.Path(f"/proc/{self.child.pid}/fdinfo").iterdir():
+            found = re.search(r"^map_id:\s*(\d+)", info.read_text(), re.M)
+            if found and bpftool("map", "show", "id", found[1]).get("name") == name[:15]:
+                ids.append(int(found[1]))
+        return ids
+
+    def kernel_entries(self, name, key):
+        """How many entries of its hashes of that name have that 64-bit key."""
+        raw = [f"0x{b:02x}" for b in key.to_bytes(8, "little")]
+        return sum([f"0x{int(b, 16):02x}" for b in e["key"]] == raw for i in self.kernel_maps(name)
+                   for e in bpftool("map", "dump", "id", str(i)))
 
     def assert_ledger(self):
         for key, a in self.ledger().items():
