@@ -14,7 +14,7 @@
 #include "common/base/log.h"
 #include "common/io/http_conn.h"
 
-enum { TICK_MS = 20, STALLED_MS = 10000, LINGER_MS = 1000, BACKLOG = 1024 };
+enum { TICK_MS = 20, STALLED_MS = 10000, LINGER_MS = 1000, CLOSING_MS = 5000, BACKLOG = 1024 };
 #define SERVER_MAGIC 0x48545356u
 
 struct http_server {
@@ -199,6 +199,18 @@ static bool is_idle(const struct http_conn *c, uint64_t now)
     return timeout_ms && list_is_empty(&c->exchanges) && since > timeout_ms * NS_PER_MS;
 }
 
+/* A server that closes waits for its handler, not for peers who do not finish or do not read. */
+static bool is_overdue(const struct http_conn *c, uint64_t now)
+{
+    if (!c->home->is_closing || now - c->home->closing_ns < CLOSING_MS * NS_PER_MS)
+        return false;
+    LIST_EACH (it, &c->exchanges) {
+        if (LIST_ENTRY(it, struct http_exchange, in_conn)->state == EXCHANGE_HANDLER)
+            return false;
+    }
+    return true;
+}
+
 /* True when something was ended: lists may have changed. */
 static bool end_one(struct http_loop_state *home, uint64_t now)
 {
@@ -211,7 +223,7 @@ static bool end_one(struct http_loop_state *home, uint64_t now)
             c->proto->stalled(x);
             return true;
         }
-        if (is_idle(c, now)) {
+        if (is_idle(c, now) || is_overdue(c, now)) {
             http_conn_end(c);
             return true;
         }
@@ -420,6 +432,7 @@ static void close_home(struct task *t)
 {
     struct http_loop_state *home = CONTAINER_OF(t, struct http_loop_state, close_task);
     home->is_closing = true;
+    home->closing_ns = loop_now_ns(home->loop);
     home->n_conns++; /* the last connection's end must not be the home's before the loop is through
                       */
     LIST_EACH_SAFE (it, next, &home->conns) {

@@ -96,8 +96,9 @@ uint16_t http_server_port(const struct http_server *s);
 /* A gate may have opened: those held before it are looked at again. On the loop given. */
 void http_server_wake(struct http_server *s, struct loop *l);
 /*
- * Stops accepting, tells peers to go (GOAWAY, connection: close), lets requests under way finish,
- * then closes everything and calls closed(arg) on loop 0. The memory goes after that.
+ * Stops accepting, tells peers to go (GOAWAY, connection: close), lets requests under way finish
+ * (those that are not whole have 5 s), then closes everything and calls closed(arg) on loop 0. The
+ * memory goes after that.
  */
 void http_server_close(struct http_server **s, void (*closed)(void *arg), void *arg);
 

@@ -82,8 +82,11 @@ struct component {
      */
     void (*consume)(struct instance *in, struct batch *b, struct ack *a);
     void (*stop)(struct instance *in);
-    /* Deadline passed: drop what is left, counting it (ledger_dropped), settle acks, then be
-     * stopped. */
+    /*
+     * Deadline passed: drop what is left, counting it (ledger_dropped as "shutdown"), settle acks,
+     * cut short what is under way, take nothing more. stop may have been called, or will be;
+     * instance_stopped() is owed as before, and soon.
+     */
     void (*abandon)(struct instance *in);
     void (*free)(struct instance *in);
     /* Items it holds now, counted in its structures. For the ledger. NULL = holds nothing. */

@@ -376,13 +376,11 @@ uint64_t graph_held(const struct graph *g)
 uint64_t graph_abandon(struct graph *g)
 {
     uint64_t left = graph_held(g);
-    for (unsigned i = g->n; i-- > 0;) {
+    for (unsigned i = 0; i < g->n; i++) {
         struct node *n = g->nodes[i];
-        if (atomic_load(&n->is_stopped))
-            continue;
-        if (n->in.component->abandon && n->is_created)
+        bool is_over = atomic_load(&n->is_stopped) || !n->is_created || n->is_adopted;
+        if (!is_over && n->in.component->abandon)
             n->in.component->abandon(&n->in);
-        atomic_store(&n->is_stopped, true);
     }
     return left;
 }

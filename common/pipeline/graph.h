@@ -70,12 +70,16 @@ void node_tell_gate(struct node *n);
 /*
  * Stops level by level, receivers first; each call does what can be done now and returns true when
  * all have stopped. The caller calls again (on loop 0) until then or until its deadline, then
- * graph_abandon.
+ * graph_abandon, and then again.
  */
 bool graph_stop(struct graph *g);
-/* Drops what is left; returns the items dropped by it. */
+/*
+ * The deadline has passed: what is held is dropped and what is under way cut short, the last stage
+ * first, so that nothing is handed on into a void. Returns the items that were held. graph_stop is
+ * called on until all have stopped.
+ */
 uint64_t graph_abandon(struct graph *g);
-/* All stopped; no thread may be inside a node any more (loops_barrier). */
+/* All stopped; no thread may be inside a node any more, nor a gate be told (two barriers). */
 void graph_free(struct graph **g);
 /* Items held by all nodes. */
 uint64_t graph_held(const struct graph *g);

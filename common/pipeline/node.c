@@ -104,9 +104,14 @@ void node_tell_gate(struct node *n)
     }
 }
 
+/*
+ * A close and the open that answers it may overtake each other on two threads. Only the step from 0
+ * to 1 closes and only the one from 1 to 0 opens, so a count that is -1 for a moment changes
+ * nothing.
+ */
 static void close_one(struct node *n)
 {
-    if (atomic_fetch_add(&n->closed, 1) > 0)
+    if (atomic_fetch_add(&n->closed, 1) != 0)
         return;
     for (unsigned i = 0; i < n->n_up; i++) {
         close_one(n->up[i]);
@@ -116,9 +121,7 @@ static void close_one(struct node *n)
 
 static void open_one(struct node *n)
 {
-    int before = atomic_fetch_sub(&n->closed, 1);
-    ASSERT(before > 0);
-    if (before > 1)
+    if (atomic_fetch_sub(&n->closed, 1) != 1)
         return;
     for (unsigned i = 0; i < n->n_up; i++) {
         open_one(n->up[i]);
@@ -134,6 +137,47 @@ void node_close(struct instance *in)
 void node_open(struct instance *in)
 {
     open_one(in->node);
+}
+
+void entry_init(struct entry *e, struct instance *in)
+{
+    pthread_mutex_init(&e->lock, NULL);
+    e->in = in;
+    e->is_closed = false;
+}
+
+void entry_update(struct entry *e, entry_full_fn *is_full, void *arg)
+{
+    bool was = e->is_closed;
+    /* Asked again after the change is seen: who drained meanwhile may have looked before it was. */
+    while (is_full(arg, was) != was) {
+        pthread_mutex_lock(&e->lock);
+        was = e->is_closed;
+        bool closed = is_full(arg, was);
+        e->is_closed = closed;
+        if (closed && !was)
+            node_close(e->in);
+        if (was && !closed)
+            node_open(e->in);
+        pthread_mutex_unlock(&e->lock);
+        was = closed;
+    }
+}
+
+void entry_move(struct entry *e, struct instance *to)
+{
+    pthread_mutex_lock(&e->lock);
+    if (e->is_closed) {
+        node_close(to);
+        node_open(e->in);
+    }
+    e->in = to;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void entry_fini(struct entry *e)
+{
+    pthread_mutex_destroy(&e->lock);
 }
 
 /* ---- ledger ---- */

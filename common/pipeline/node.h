@@ -15,6 +15,8 @@
 #ifndef PIPELINE_NODE_H
 #define PIPELINE_NODE_H
 
+#include <pthread.h>
+
 #include "common/pipeline/component.h"
 
 /* Gives one reference of b and one count of a to the outputs. Connectors: the signal of b is
@@ -27,9 +29,32 @@ bool node_has_output(const struct instance *in, enum signal s);
 bool node_outputs_open(const struct instance *in);
 /* The same for the pipelines of one signal. */
 bool node_outputs_open_for(const struct instance *in, enum signal s);
-/* Closes or opens the entry of this instance. Counted: each close needs its open. Any thread. */
+/*
+ * Closes or opens the entry of this instance. Counted: each close needs its open, and threads may
+ * bring the two in either order. Any thread. For state that outlives a generation see struct entry.
+ */
 void node_close(struct instance *in);
 void node_open(struct instance *in);
+
+/*
+ * The entry of something that many threads fill and drain, and that a reload may hand to a next
+ * generation's instance: whether it is closed is decided and told under one lock, so that the last
+ * word is the true one and no close stays with an instance that is gone.
+ */
+struct entry {
+    pthread_mutex_t lock;
+    struct instance *in; /* whose entry it is now */
+    _Atomic bool is_closed;
+};
+/* Whether it shall be closed, given whether it is. Called with the entry's lock held. */
+typedef bool entry_full_fn(void *arg, bool is_closed);
+void entry_init(struct entry *e, struct instance *in);
+/* Asks is_full without the lock first: cheap when nothing changes. Not under a lock is_full takes.
+ */
+void entry_update(struct entry *e, entry_full_fn *is_full, void *arg);
+/* adopt: the entry is the new instance's from here on. */
+void entry_move(struct entry *e, struct instance *to);
+void entry_fini(struct entry *e);
 
 /* ---- ledger ---- */
 

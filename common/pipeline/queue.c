@@ -18,7 +18,8 @@
 #include "common/base/list.h"
 #include "common/pipeline/telemetry.h"
 
-enum { TICK_MS = 20 };
+/* While draining nobody waits longer between two attempts. */
+enum { TICK_MS = 20, DRAIN_RETRY_MS = 1000 };
 #define QUEUE_MAGIC 0x51554555u
 
 struct item {
@@ -50,7 +51,9 @@ struct queue {
     uint64_t size;       /* of waiting, in sizer units */
     uint64_t batch_size; /* of waiting, in batch sizer units */
     unsigned in_flight;  /* requests pushed or backing off */
-    bool is_entry_closed, is_draining, is_stopped;
+    struct entry entry;
+    bool is_stopped;
+    _Atomic bool is_draining, is_abandoned; /* set under the lock */
     _Atomic uint64_t held;
     struct loop_timer *timer; /* on loop 0 */
     struct series *sent, *failed, *enqueue_failed;
@@ -143,14 +146,15 @@ static uint64_t batch_size_of(const struct queue *q, const struct batch *b)
     return q->c->batch_sizer == 0 ? b->items : b->bytes;
 }
 
-/* With the lock held: closes the entry at 7/8, opens it at 3/4. */
-static void update_entry(struct queue *q, bool *close, bool *open)
+/* Full at 7/8, until it is at 3/4. */
+static bool is_full(void *arg, bool was)
 {
-    uint64_t cap = q->c->queue_size;
-    *close = !q->is_entry_closed && q->c->queue_on && q->size >= cap - cap / 8;
-    *open = q->is_entry_closed && q->size <= cap / 4 * 3;
-    if (*close || *open)
-        q->is_entry_closed = *close;
+    struct queue *q = arg;
+    pthread_mutex_lock(&q->lock);
+    uint64_t cap = q->c->queue_size, size = q->size;
+    bool on = q->c->queue_on;
+    pthread_mutex_unlock(&q->lock);
+    return on && (was ? size > cap / 4 * 3 : size >= cap - cap / 8);
 }
 
 /* ---- taking and sending ---- */
@@ -274,21 +278,18 @@ static void dispatch(struct queue *q)
 {
     for (;;) {
         struct list items;
-        bool close, open;
         list_init(&items);
         pthread_mutex_lock(&q->lock);
         if (q->in_flight < q->c->num_consumers && is_ripe(q, clock_mono_ns())) {
             take_items(q, &items);
             q->in_flight++;
         }
-        update_entry(q, &close, &open);
         pthread_mutex_unlock(&q->lock);
-        if (open)
-            node_open(q->in);
         if (list_is_empty(&items))
-            return;
+            break;
         send_request(make_request(q, &items));
     }
+    entry_update(&q->entry, is_full, q);
 }
 
 /* A batch that keeps more than twice its bytes from being freed is copied before it waits. */
@@ -337,7 +338,7 @@ static void refuse(struct queue *q, struct batch *b, struct ack *a, const struct
 
 void queue_consume(struct queue *q, struct batch *b, struct ack *a)
 {
-    bool close = false, open = false, full = false;
+    bool full;
     CHECK_OBJ(q, QUEUE_MAGIC);
 #ifdef TAILRACE_FAULT_QUEUE
     static _Atomic unsigned n; /* fault build: one batch in a hundred is forgotten */
@@ -349,6 +350,10 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
 #endif
     if (q->divert) {
         q->divert(q->divert_arg, b, a);
+        return;
+    }
+    if (q->is_abandoned) {
+        refuse(q, b, a, &VERDICT_RETRY("shutting down"), "shutdown");
         return;
     }
     if (!q->c->queue_on) {
@@ -373,7 +378,6 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
         q->size += i->size;
         q->batch_size += batch_size_of(q, b);
         atomic_fetch_add(&q->held, b->items);
-        update_entry(q, &close, &open);
     }
     pthread_mutex_unlock(&q->lock);
     if (full) {
@@ -381,10 +385,6 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
         refuse(q, b, a, &VERDICT_RETRY("sending queue is full"), "queue_full");
         return;
     }
-    if (close)
-        node_close(q->in);
-    if (open)
-        node_open(q->in);
     if (!q->c->wait_for_result)
         ack_ok(a); /* the queue is responsible from here on */
     dispatch(q);
@@ -461,12 +461,14 @@ static void retry(struct queue *q, struct request *r, const struct outcome *o)
     uint64_t now = clock_mono_ns(), delay = next_delay(q, r, o->retry_after_ms);
     bool is_over = q->c->max_elapsed_ns && now + delay > r->first_ns + q->c->max_elapsed_ns;
     bool cut;
+    if (q->is_draining)
+        delay = MIN(delay, DRAIN_RETRY_MS * NS_PER_MS);
     if (!q->c->retry_on || is_over) {
         give_up(q, r, o, q->c->retry_on ? "no_more_retries" : "retry_off");
         return;
     }
     pthread_mutex_lock(&q->lock);
-    cut = q->is_draining;
+    cut = q->is_abandoned;
     if (!cut) {
         r->due_ns = now + delay;
         list_push(&q->backing_off, &r->in_list);
@@ -514,7 +516,7 @@ static void on_tick(void *arg)
     pthread_mutex_lock(&q->lock);
     LIST_EACH_SAFE (it, next, &q->backing_off) {
         struct request *r = LIST_ENTRY(it, struct request, in_list);
-        if (q->is_draining || now >= r->due_ns) {
+        if (now >= r->due_ns) {
             list_remove(it);
             list_push(&due, it);
         }
@@ -538,6 +540,7 @@ int queue_new(struct queue **out, struct instance *in, const struct queue_config
     q->c = c;
     q->push = push;
     pthread_mutex_init(&q->lock, NULL);
+    entry_init(&q->entry, in);
     list_init(&q->waiting);
     list_init(&q->backing_off);
     *out = q;
@@ -555,17 +558,12 @@ void queue_start(struct queue *q)
 
 struct queue *queue_share(struct queue *q, struct instance *in, const struct queue_config *c)
 {
-    bool moved = q->is_entry_closed;
-    struct instance *old = q->in;
     q->refs++;
     pthread_mutex_lock(&q->lock);
     q->in = in;
     q->c = c;
     pthread_mutex_unlock(&q->lock);
-    if (moved) {
-        node_close(in);
-        node_open(old);
-    }
+    entry_move(&q->entry, in);
     return q;
 }
 
@@ -603,28 +601,50 @@ void queue_stop(struct queue *q)
 {
     pthread_mutex_lock(&q->lock);
     q->is_draining = true;
-    pthread_mutex_unlock(&q->lock);
-    if (!q->timer) { /* never started */
-        q->is_stopped = true;
-        instance_stopped(q->in);
-        return;
+    LIST_EACH (it, &q->backing_off) {
+        struct request *r = LIST_ENTRY(it, struct request, in_list);
+        r->due_ns = 0; /* once at once */
     }
+    pthread_mutex_unlock(&q->lock);
     on_tick(q);
 }
 
-/* What waits is dropped and counted; requests in flight keep their memory until the process ends.
- */
+/* With the lock held: everything that waits, for an attempt or for the next one. */
+static uint64_t take_all(struct queue *q, struct list *items)
+{
+    uint64_t n = 0;
+    list_splice(items, &q->waiting);
+    q->size = q->batch_size = 0;
+    for (struct list *it; (it = list_pop(&q->backing_off));) {
+        struct request *r = LIST_ENTRY(it, struct request, in_list);
+        list_splice(items, &r->items);
+        batch_unref(&r->r.batch);
+        free(r);
+        q->in_flight--;
+    }
+    LIST_EACH (it, items) {
+        n += LIST_ENTRY(it, struct item, in_list)->batch->items;
+    }
+    return n;
+}
+
 void queue_abandon(struct queue *q)
 {
     struct list gone;
     list_init(&gone);
     pthread_mutex_lock(&q->lock);
-    q->is_stopped = true;
-    list_splice(&gone, &q->waiting);
-    q->size = q->batch_size = 0;
+    q->is_draining = q->is_abandoned = true;
+    uint64_t n = take_all(q, &gone);
     pthread_mutex_unlock(&q->lock);
-    ledger_dropped(q->in, q->in->signal, atomic_exchange(&q->held, 0), "shutdown");
+    if (n) {
+        series_add(q->failed, n);
+        ledger_dropped(q->in, q->in->signal, n, "shutdown");
+        log_error(&q->in->log, "Exporting failed. Dropping data: shutting down (%llu items)",
+                  (unsigned long long)n);
+        atomic_fetch_sub(&q->held, n);
+    }
     settle_items(&gone, &VERDICT_RETRY("shutting down"));
+    check_stopped(q);
 }
 
 void queue_free(struct queue **qp)
@@ -638,6 +658,7 @@ void queue_free(struct queue **qp)
         return;
     telemetry_forget(q);
     loop_timer_free(&q->timer);
+    entry_fini(&q->entry);
     pthread_mutex_destroy(&q->lock);
     CLEAR_MAGIC(q);
     free(q);

@@ -113,8 +113,12 @@ typedef void queue_divert_fn(void *arg, struct batch *b, struct ack *a);
 void queue_divert(struct queue *q, queue_divert_fn *fn, void *arg);
 /* Items from insertion to outcome. Any thread. */
 uint64_t queue_held(const struct queue *q);
-/* Sends what it holds, retries cut; then instance_stopped(in). */
+/* Sends what it holds, trying again once a second at least; then instance_stopped(in). */
 void queue_stop(struct queue *q);
+/*
+ * What waits is dropped, and what comes from here on; attempts under way end as they end but are
+ * not repeated: the exporter cuts them short. With the last one instance_stopped(in).
+ */
 void queue_abandon(struct queue *q);
 void queue_free(struct queue **q);
 

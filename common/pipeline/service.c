@@ -22,7 +22,7 @@
 #include "common/pipeline/service_metrics.h"
 
 #define SERVICE_LOG (&(struct log_ctx){.component = "service"})
-enum { POLL_MS = 5, METRICS_CLOSE_MS = 2000 };
+enum { POLL_MS = 5, METRICS_CLOSE_MS = 2000, CUT_MS = 5000 };
 
 struct service {
     const struct service_program *program;
@@ -34,7 +34,8 @@ struct service {
 };
 
 static _Atomic bool has_failed;
-static bool abandoned; /* handles may be left open: the loops cannot end by themselves */
+static bool
+    is_stuck; /* something would not even be cut short: its memory is not touched any more */
 
 /* ---- on loop 0 ---- */
 
@@ -116,22 +117,42 @@ static void sleep_ms(unsigned ms)
     nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
 }
 
-/* Drains and frees a graph. Items that were still held at the deadline. */
-static uint64_t drain(struct service *s, struct graph *g, uint64_t timeout_ns)
+/* A second signal to end cuts the drain short. True when there was one. */
+static bool is_urged(const sigset_t *set)
 {
-    struct step st = {.s = s, .graph = g};
+    int sig = set ? sigtimedwait(set, NULL, &(struct timespec){.tv_nsec = POLL_MS * 1000000}) : 0;
+    if (!set)
+        sleep_ms(POLL_MS);
+    return sig == SIGTERM || sig == SIGINT;
+}
+
+static bool stop_within(struct step *st, uint64_t timeout_ns, const sigset_t *set)
+{
     uint64_t deadline = clock_mono_ns() + timeout_ns;
     for (;;) {
-        loop_call(loops_get(0), do_stop, &st);
-        if (st.done || clock_mono_ns() >= deadline)
-            break;
-        sleep_ms(POLL_MS);
+        loop_call(loops_get(0), do_stop, st);
+        if (st->done || clock_mono_ns() >= deadline || is_urged(set))
+            return st->done;
+    }
+}
+
+/*
+ * Drains and frees a graph: what is held at the deadline is dropped and told. `set` are the signals
+ * that cut it short, NULL for none. Returns the items dropped.
+ */
+static uint64_t drain(struct service *s, struct graph *g, uint64_t timeout_ns, const sigset_t *set)
+{
+    struct step st = {.s = s, .graph = g};
+    if (!stop_within(&st, timeout_ns, set)) {
+        loop_call(loops_get(0), do_abandon, &st);
+        is_stuck = !stop_within(&st, CUT_MS * NS_PER_MS, NULL) || is_stuck;
     }
     if (!st.done) {
-        loop_call(loops_get(0), do_abandon, &st);
-        abandoned = true;
+        log_error(SERVICE_LOG, "a component does not end: its memory stays");
+        return st.left;
     }
-    loops_barrier();
+    loops_barrier(); /* nobody is inside the graph */
+    loops_barrier(); /* and what they posted to each other has run */
     loop_call(loops_get(0), do_free, &st);
     loops_barrier();
     return st.left;
@@ -165,7 +186,7 @@ static void reload(struct service *s)
     if (st.r) {
         log_error(SERVICE_LOG, "configuration not reloaded: %s; the running one stays", st.e.text);
         if (st.graph)
-            drain(s, st.graph, st.config->shutdown_timeout_ns);
+            drain(s, st.graph, st.config->shutdown_timeout_ns, NULL);
         config_free(&st.config);
         return;
     }
@@ -175,11 +196,12 @@ static void reload(struct service *s)
     s->config = st.config;
     apply_telemetry(s->config);
     loops_barrier();
-    uint64_t left = drain(s, old, old_config->shutdown_timeout_ns);
+    uint64_t left = drain(s, old, old_config->shutdown_timeout_ns, NULL);
     if (left)
         log_error(SERVICE_LOG, "%llu items of the old configuration dropped at the deadline",
                   (unsigned long long)left);
-    config_free(&old_config);
+    if (!is_stuck)
+        config_free(&old_config);
     log_info(SERVICE_LOG, "configuration reloaded");
 }
 
@@ -229,13 +251,13 @@ static int run(struct service *s)
         log_info(SERVICE_LOG, "shutting down");
         st.graph = s->graph;
     }
-    uint64_t left = st.graph ? drain(s, st.graph, s->config->shutdown_timeout_ns) : 0;
+    uint64_t left = st.graph ? drain(s, st.graph, s->config->shutdown_timeout_ns, &set) : 0;
     if (left) {
         log_error(SERVICE_LOG, "%llu items dropped at shutdown: the deadline passed",
                   (unsigned long long)left);
         has_failed = true;
     }
-    if (abandoned) {
+    if (is_stuck) {
         fflush(NULL);
         _exit(1);
     }

@@ -131,7 +131,8 @@ struct sampler {
     _Atomic uint64_t held;      /* spans */
     _Atomic uint64_t n_pending; /* traces, all shards */
     _Atomic unsigned tickers_left;
-    _Atomic bool is_draining, is_entry_closed;
+    _Atomic bool is_draining;
+    struct entry entry;
     struct series *new_traces, *decided_early, *late_kept, *late_dropped, *timer;
 };
 
@@ -250,17 +251,11 @@ static void emit_late(struct sampler *self, struct instance *in, const struct ba
         ledger_dropped(in, SIGNAL_TRACES, left->n_late, "out_of_memory");
 }
 
-static void update_entry(struct sampler *self, struct instance *in)
+static bool is_full(void *arg, bool was)
 {
+    struct sampler *self = arg;
     uint64_t max = self->max_pending;
-    bool full = self->block_on_overflow && self->n_pending >= max;
-    bool expect = !full;
-    if (full && atomic_compare_exchange_strong(&self->is_entry_closed, &expect, true))
-        node_close(in);
-    expect = true;
-    if (!full && self->n_pending < max / 8 * 7 + 1 &&
-        atomic_compare_exchange_strong(&self->is_entry_closed, &expect, false))
-        node_open(in);
+    return self->block_on_overflow && self->n_pending >= (was ? max / 8 * 7 + 1 : max);
 }
 
 static void tail_consume(struct instance *in, struct batch *b, struct ack *a)
@@ -293,7 +288,7 @@ static void tail_consume(struct instance *in, struct batch *b, struct ack *a)
     emit_late(self, in, b, &left);
     free(left.late);
     batch_unref(&b);
-    update_entry(self, in);
+    entry_update(&self->entry, is_full, self);
     /* What was taken must not come again; what was refused is counted as lost. */
     ack_settle(a, left.refused && !left.taken ? &VERDICT_RETRY("out of memory") : &VERDICT_OK);
 }
@@ -511,7 +506,7 @@ static void tick_all(struct sampler *self, unsigned first, unsigned step)
     uint64_t took = clock_mono_ns() - now;
     if (took > NS_PER_MS / 2)
         series_observe(self->timer, (double)took / 1e6);
-    update_entry(self, self->in);
+    entry_update(&self->entry, is_full, self);
 }
 
 static void on_tick(void *arg)
@@ -551,6 +546,7 @@ static int tail_create(struct instance *in, struct err *e)
     SET_MAGIC(self, SAMPLER_MAGIC);
     self->refs = 1;
     self->in = in;
+    entry_init(&self->entry, in);
     self->policies = policies;
     configure(self, in->config);
     for (unsigned s = 0; s < SHARD_COUNT; s++) {
@@ -577,6 +573,7 @@ static void sampler_unref(struct sampler *self)
         policies_free(&self->retired[i]);
     free(self->retired);
     free(self->tickers);
+    entry_fini(&self->entry);
     CLEAR_MAGIC(self);
     free(self);
 }
@@ -604,10 +601,7 @@ static bool tail_adopt(struct instance *in, struct instance *old)
     running->in = in;
     configure(running, in->config);
     in->self = running;
-    if (running->is_entry_closed) {
-        node_close(in);
-        node_open(old);
-    }
+    entry_move(&running->entry, in);
     return true;
 }
 

@@ -27,9 +27,34 @@ struct http_client *client_pool_get(struct client_pool *p, struct loop *l)
                                    .authority = p->authority,
                                    .tls = p->tls,
                                    .is_h2 = p->is_h2};
-    if (!*slot && http_client_new(slot, l, &c))
+    if (p->is_cut || (!*slot && http_client_new(slot, l, &c)))
         return NULL;
     return *slot;
+}
+
+struct cut {
+    struct task task;
+    struct http_client **slot;
+};
+
+static void cut_client(struct task *t)
+{
+    struct cut *c = CONTAINER_OF(t, struct cut, task);
+    struct http_client *client = *c->slot;
+    *c->slot = NULL;
+    free(c);
+    http_client_close(&client);
+}
+
+void client_pool_cut(struct client_pool *p)
+{
+    p->is_cut = true;
+    for (unsigned i = 0; i < loops_count(); i++) {
+        struct cut *c = xcalloc(1, sizeof(*c));
+        c->task.run = cut_client;
+        c->slot = &p->clients[i];
+        loop_post(loops_get(i), &c->task);
+    }
 }
 
 /* Clients are closed on their own loops; the last one takes the shared parts along. */

@@ -11,14 +11,20 @@ struct client_pool {
     struct tls_context *tls;
     bool is_h2;
     struct http_client **clients; /* by loop, used there only */
+    _Atomic bool is_cut;
 };
 
 /* -EINVAL with text for an endpoint or certificates that are none. */
 int client_pool_init(struct client_pool *p, const char *endpoint,
                      const struct client_tls_config *tls, const char *default_port, bool is_h2,
                      struct err *e) MUSTCHECK;
-/* On the loop. NULL when memory is out. */
+/* On the loop. NULL when memory is out, or the pool is cut. */
 struct http_client *client_pool_get(struct client_pool *p, struct loop *l);
+/*
+ * Ends what is under way and lets nothing new begin: each call is done with an error, on its loop.
+ * The pool must live until every loop has turned once.
+ */
+void client_pool_cut(struct client_pool *p);
 /* Closes all clients, each on its loop; the pool's memory may go at once. */
 void client_pool_fini(struct client_pool *p);
 

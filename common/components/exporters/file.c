@@ -6,7 +6,6 @@
  *   consume ─► queue (off) ─► push ─► writer's thread ─► back on the loop: queue_done
  */
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -97,12 +96,10 @@ enum { CLOSE_BYTES = 32 << 20, OPEN_BYTES = 8 << 20 };
 struct file_exporter {
     unsigned magic;
     _Atomic unsigned refs; /* the instance's and one per attempt */
-    _Atomic bool is_abandoned;
     struct queue *queue;
     struct file_writer *writer;
-    pthread_mutex_t lock;
-    uint64_t waiting_bytes;
-    bool is_closed;
+    _Atomic uint64_t waiting_bytes;
+    struct entry entry;
 };
 
 struct attempt {
@@ -120,25 +117,22 @@ static void unref(struct file_exporter *self)
 {
     if (atomic_fetch_sub(&self->refs, 1) > 1)
         return;
-    pthread_mutex_destroy(&self->lock);
+    entry_fini(&self->entry);
     CLEAR_MAGIC(self);
     free(self);
+}
+
+static bool is_full(void *arg, bool was)
+{
+    struct file_exporter *self = arg;
+    return self->waiting_bytes >= (was ? OPEN_BYTES : CLOSE_BYTES);
 }
 
 /* Counts bytes in (out: negative); closes or opens the entry. */
 static void count_waiting(struct file_exporter *self, int64_t bytes)
 {
-    struct instance *in = queue_instance(self->queue);
-    pthread_mutex_lock(&self->lock);
     self->waiting_bytes += (uint64_t)bytes;
-    bool close = !self->is_closed && self->waiting_bytes >= CLOSE_BYTES;
-    bool open = self->is_closed && self->waiting_bytes <= OPEN_BYTES;
-    self->is_closed = close || (self->is_closed && !open);
-    pthread_mutex_unlock(&self->lock);
-    if (close)
-        node_close(in);
-    if (open)
-        node_open(in);
+    entry_update(&self->entry, is_full, self);
 }
 
 /* On the request's loop. */
@@ -152,10 +146,8 @@ static void on_written(struct task *task)
                                  t->job.error == -EBADMSG ? OUTCOME_PERMANENT : OUTCOME_RETRYABLE,
                              .reason = "the file cannot be written",
                              .detail = strerror(-t->job.error)};
-    if (!self->is_abandoned) { /* else the queue gave the request up */
-        count_waiting(self, -(int64_t)t->job.batch->bytes);
-        queue_done(self->queue, t->request, &o);
-    }
+    count_waiting(self, -(int64_t)t->job.batch->bytes);
+    queue_done(self->queue, t->request, &o);
     batch_unref(&t->job.batch);
     free(t);
     unref(self);
@@ -207,7 +199,7 @@ static int file_create(struct instance *in, struct err *e)
     (void)e;
     SET_MAGIC(self, FILE_MAGIC);
     self->refs = 1;
-    pthread_mutex_init(&self->lock, NULL);
+    entry_init(&self->entry, in);
     in->self = self;
     return queue_new(&self->queue, in, &no_queue, push);
 }
@@ -236,7 +228,6 @@ static void file_stop(struct instance *in)
 static void file_abandon(struct instance *in)
 {
     struct file_exporter *self = in->self;
-    self->is_abandoned = true;
     queue_abandon(self->queue);
 }
 

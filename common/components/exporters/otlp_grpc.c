@@ -285,6 +285,7 @@ static void otlp_grpc_abandon(struct instance *in)
 {
     struct otlp_grpc *self = in->self;
     queue_abandon(self->queue);
+    client_pool_cut(&self->pool);
 }
 
 static uint64_t otlp_grpc_held(struct instance *in)

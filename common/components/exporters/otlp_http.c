@@ -311,6 +311,7 @@ static void otlp_http_abandon(struct instance *in)
 {
     struct otlp_http *self = in->self;
     queue_abandon(self->queue);
+    client_pool_cut(&self->pool);
 }
 
 static uint64_t otlp_http_held(struct instance *in)

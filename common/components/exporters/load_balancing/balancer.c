@@ -54,8 +54,7 @@ struct balancer {
     pthread_mutex_t lock;    /* set, backends */
     struct backend_set *set; /* NULL until something was resolved */
     struct list backends;
-    pthread_mutex_t gate_lock;
-    bool is_closed; /* our own close of the entry; under gate_lock */
+    struct entry entry; /* closed while no backend takes anything */
     struct loop_timer *sweep;
     bool is_stopping, is_stopped; /* loop 0 */
     struct series *backends_now, *updates, *resolved, *unresolved;
@@ -356,27 +355,22 @@ static bool route_and_deliver(struct balancer *lb, struct batch *b, struct ack *
 
 /* ---- the entry ---- */
 
-/* True while some backend takes more. */
-static bool some_open(struct balancer *lb)
+/* Unless some backend takes more. */
+static bool is_full(void *arg, bool was)
 {
+    struct balancer *lb = arg;
     struct backend_set *set = set_get(lb);
+    (void)was;
     bool open = false;
     for (uint32_t i = 0; set && i < ring_size(set->ring) && !open; i++)
         open = set->of[i] && atomic_load(&set->of[i]->node.closed) == 0;
     set_unref(set);
-    return open;
+    return !open;
 }
 
 static void update_gate(struct balancer *lb)
 {
-    pthread_mutex_lock(&lb->gate_lock);
-    bool open = some_open(lb);
-    if (open && lb->is_closed)
-        node_open(lb->in);
-    else if (!open && !lb->is_closed)
-        node_close(lb->in);
-    lb->is_closed = !open;
-    pthread_mutex_unlock(&lb->gate_lock);
+    entry_update(&lb->entry, is_full, lb);
 }
 
 void balancer_consume(struct balancer *lb, struct batch *b, struct ack *a)
@@ -540,7 +534,7 @@ int balancer_new(struct balancer **out, struct instance *in, const struct balanc
     lb->lb_config = lb_config;
     lb->key = key;
     pthread_mutex_init(&lb->lock, NULL);
-    pthread_mutex_init(&lb->gate_lock, NULL);
+    entry_init(&lb->entry, in);
     list_init(&lb->backends);
     *out = lb;
     return 0;
@@ -555,17 +549,12 @@ void balancer_start(struct balancer *lb)
 
 void balancer_adopt(struct balancer *lb, struct instance *in, const void *lb_config)
 {
-    pthread_mutex_lock(&lb->gate_lock);
-    if (lb->is_closed) {
-        node_close(in);
-        node_open(lb->in);
-    }
+    entry_move(&lb->entry, in);
     lb->in = in;
     lb->lb_config = lb_config;
     LIST_EACH (it, &lb->backends) {
         LIST_ENTRY(it, struct backend, link)->node.graph = node_of(in)->graph;
     }
-    pthread_mutex_unlock(&lb->gate_lock);
 }
 
 uint64_t balancer_held(struct balancer *lb)
@@ -594,7 +583,6 @@ void balancer_abandon(struct balancer *lb)
         if (!atomic_load(&be->node.is_stopped) && be->node.in.component->abandon)
             be->node.in.component->abandon(&be->node.in);
     }
-    lb->is_stopped = true;
 }
 
 void balancer_free(struct balancer **p)
@@ -611,7 +599,7 @@ void balancer_free(struct balancer **p)
         backend_free(be);
     }
     pthread_mutex_destroy(&lb->lock);
-    pthread_mutex_destroy(&lb->gate_lock);
+    entry_fini(&lb->entry);
     CLEAR_MAGIC(lb);
     free(lb->id);
     free(lb);
