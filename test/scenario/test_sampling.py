@@ -1,16 +1,22 @@
-"""Tail sampling against an oracle: 10,000 traces of 10 spans, shuffled, through a balancer into three
-gateways. The kept set and every kept span's bytes equal the oracle's, with one loop and with four.
+"""Tail sampling and span metrics against an oracle: 10,000 traces of 10 spans, shuffled over batches
+and connections, through a balancer into three gateways. The kept set and every kept span's bytes
+equal the oracle's, there is one series for each identity and its calls are the spans sent: with one
+loop and with four.
 """
 
 import collections
 import random
 import re
+from concurrent import futures
 
+import grpc
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from harness import ledger
+from harness import ledger, metrics
 from harness.gateway import TELEMETRY
-from harness.otlp import SpanMaker, request, span_ids
+from harness.oracle import kept_by_chance
+from harness.otlp import TRACE_METHOD, SpanMaker, request, span_ids
 from harness.wait import stable, wait_until
 
 BALANCER = """
@@ -42,25 +48,19 @@ processors:
             - {{name: tier, type: string_attribute, string_attribute: {{key: tier, values: [gold, "plat.*"], enabled_regex_matching: true}}}}
             - {{name: half, type: probabilistic, probabilistic: {{sampling_percentage: 50, hash_salt: salt}}}}
       - {{name: some, type: probabilistic, probabilistic: {{sampling_percentage: 10}}}}
+connectors:
+  span_metrics: {{metrics_flush_interval: 500ms}}
 exporters:
   otlp_grpc: {{endpoint: "127.0.0.1:{sink}", tls: {{insecure: true}}}}
+  prometheus: {{endpoint: "127.0.0.1:{prom}"}}
 service:
   pipelines:
     traces: {{receivers: [otlp], processors: [tail_sampling], exporters: [otlp_grpc]}}
+    traces/metrics: {{receivers: [otlp], exporters: [span_metrics]}}
+    metrics: {{receivers: [span_metrics], exporters: [prometheus]}}
 """ + TELEMETRY
 
-MASK64 = (1 << 64) - 1
-
-
-def fnv1a64(data):
-    h = 0xCBF29CE484222325
-    for byte in data:
-        h = (h ^ byte) * 0x100000001B3 & MASK64
-    return h
-
-
-def chance(trace_id, percent, salt=b"default-hash-seed"):
-    return fnv1a64(salt + trace_id) <= int(percent / 100 * float(MASK64))
+CONNECTIONS = 8
 
 
 def oracle(spans):
@@ -72,9 +72,9 @@ def oracle(spans):
         return True
     trace_id = spans[0].trace_id
     tiers = [a.value.string_value for s in spans for a in s.attributes if a.key == "tier"]
-    if any(re.search("gold|plat.*", t) for t in tiers) and chance(trace_id, 50, b"salt"):
+    if any(re.search("gold|plat.*", t) for t in tiers) and kept_by_chance(trace_id, 50, b"salt"):
         return True
-    return chance(trace_id, 10)
+    return kept_by_chance(trace_id, 10)
 
 
 def make_traces(n):
@@ -88,33 +88,60 @@ def make_traces(n):
     return out
 
 
-def run(gateway, sink, traces, loops, shuffle_seed):
-    gateways = [gateway(SAMPLER, name=f"gateway{loops}-{i}", sink=sink.grpc_port, decision="4s",
-                        env={"TAILRACE_LOOPS": str(loops)})
+def send(port, spans):
+    """Requests of 500 spans, spread over connections that are served at the same time."""
+    def one(parts):
+        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            export = channel.unary_unary(TRACE_METHOD)
+            for part in parts:
+                export(request(part).SerializeToString(), timeout=60)
+    parts = [spans[at:at + 500] for at in range(0, len(spans), 500)]
+    with futures.ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(one, [parts[i::CONNECTIONS] for i in range(CONNECTIONS)]))
+
+
+def identity(service, span):
+    return (service, span.name, f"SPAN_KIND_{Span.SpanKind.Name(span.kind).rpartition('_')[2]}",
+            Status.StatusCode.Name(span.status.code))
+
+
+def calls_of(gateways):
+    """{identity: calls} over all gateways; each gateway has one series of it at most."""
+    out = collections.Counter()
+    for g in gateways:
+        found = collections.Counter()
+        for labels, value in metrics.series(metrics.scrape(g.prom), "traces_span_metrics_calls_total"):
+            who = tuple(labels[k] for k in ("service_name", "span_name", "span_kind", "status_code"))
+            found[who] += 1
+            out[who] += int(value)
+        assert set(found.values()) <= {1}, found.most_common(3)
+    return out
+
+
+@pytest.mark.parametrize("loops", [1, 4])
+def test_kept_set_and_calls_equal_the_oracles(gateway, sink, loops):
+    traces = make_traces(10_000)
+    env = {"TAILRACE_LOOPS": str(loops)}
+    gateways = [gateway(SAMPLER, name=f"gateway{i}", sink=sink.grpc_port, decision="4s", env=env)
                 for i in range(3)]
-    balancer = gateway(BALANCER, name=f"balancer{loops}",
+    balancer = gateway(BALANCER, name="balancer", env=env,
                        backends=", ".join(f'"127.0.0.1:{g.grpc}"' for g in gateways))
     spans = [s for parts in traces.values() for s in parts]
-    random.Random(shuffle_seed).shuffle(spans)
-    for at in range(0, len(spans), 500):
-        balancer.export(request(spans[at:at + 500]))
+    random.Random(loops).shuffle(spans)
+    send(balancer.grpc, spans)
+
     kept = {t for t, parts in traces.items() if oracle([s for _, s in parts])}
     wait_until(lambda: sink.span_count() >= 10 * len(kept), 60, "kept spans at the sink")
     stable(sink.span_count)
     arrived = collections.defaultdict(collections.Counter)
     for _, _, record in sink.records():
         arrived[span_ids(record)[0]][record] += 1
-    for process in [balancer, *gateways]:
-        ledger.assert_explained(process.self_metrics)
-        assert process.stop() == 0
-    return kept, arrived
-
-
-@pytest.mark.parametrize("loops", [1, 4])
-def test_kept_set_equals_the_oracles(gateway, sink, loops):
-    traces = make_traces(10_000)
-    kept, arrived = run(gateway, sink, traces, loops, shuffle_seed=loops)
     assert set(arrived) == kept
     for trace_id in kept:
         sent = collections.Counter(s.SerializeToString() for _, s in traces[trace_id])
         assert arrived[trace_id] == sent, trace_id.hex()
+    want = collections.Counter(identity(service, s) for service, s in spans)
+    wait_until(lambda: calls_of(gateways) == want, 20, "calls are the spans sent")
+    for process in [balancer, *gateways]:
+        ledger.assert_explained(process.self_metrics)

@@ -111,7 +111,7 @@ def test_senders_hear_of_what_is_cut(gateway, hole):
 @pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http", "load_balancing"])
 def test_a_back_end_that_comes_back_in_time_gets_all(gateway, exporter):
     sink = Sink()
-    gw = gateway(CONFIG, sink=sink.grpc_port, sink_http=sink.http_port, drain="15s", processors="[tail_sampling]",
+    gw = gateway(CONFIG, sink=sink.grpc_port, sink_http=sink.http_port, drain="15s", processors="[]",
                  exporters=f"[{exporter}]")
     sink.stop()
     maker = SpanMaker(seed=43)
@@ -120,7 +120,8 @@ def test_a_back_end_that_comes_back_in_time_gets_all(gateway, exporter):
     gw.child.wait_log("Will retry")
     gw.child.signal(signal.SIGTERM)
     gw.child.wait_log("shutting down")
-    wait_until(lambda: gw.child.log().partition("shutting down")[2].count("Will retry") > 40, what="attempts that fail")
+    # The log leaves out what it has said a hundred times: those are several attempts for each.
+    gw.child.wait_log("like it left out")
     sink.start()
     assert gw.child.wait(20) == 0
     assert sorted(sink.spans()) == sorted(set(sink.spans())) and sink.span_count() == 300

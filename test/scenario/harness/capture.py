@@ -69,6 +69,25 @@ class Seen:
         return f"<{'server' if self.is_server else 'client'} {self.brief()} {self.attrs}>"
 
 
+def stream_ledger(port):
+    """{(layer, direction): {term: bytes}} with a 'holes' dict, from an agent's own metrics."""
+    out = {}
+    for (name, labels), value in metrics.scrape(port).items():
+        labels = dict(labels)
+        key = labels.get("layer"), labels.get("direction")
+        if name.startswith("otelcol_ebpf_stream_bytes"):
+            out.setdefault(key, {"holes": {}})[labels["fate"]] = int(value)
+        elif name.startswith("otelcol_ebpf_stream_hole_bytes"):
+            out.setdefault(key, {"holes": {}})["holes"][labels["reason"]] = int(value)
+    return out
+
+
+def assert_stream_ledger(port):
+    """Every byte that passed on selected connections was parsed, skipped, held, or is a hole."""
+    for key, a in stream_ledger(port).items():
+        assert a["passed"] == a["parsed"] + a["skipped"] + a["held"] + sum(a["holes"].values()), (key, a)
+
+
 class Agent:
     """selection: lines of the receiver's configuration, as a dict of flow-style YAML values."""
 
@@ -105,16 +124,7 @@ class Agent:
         return self.spans(port)
 
     def ledger(self):
-        """{(layer, direction): {term: bytes}} with a 'holes' dict, from the agent's own metrics."""
-        out = {}
-        for (name, labels), value in metrics.scrape(self.metrics_port).items():
-            labels = dict(labels)
-            key = labels.get("layer"), labels.get("direction")
-            if name.startswith("otelcol_ebpf_stream_bytes"):
-                out.setdefault(key, {"holes": {}})[labels["fate"]] = int(value)
-            elif name.startswith("otelcol_ebpf_stream_hole_bytes"):
-                out.setdefault(key, {"holes": {}})["holes"][labels["reason"]] = int(value)
-        return out
+        return stream_ledger(self.metrics_port)
 
     def kernel(self):
         """{counter: value} of the kernel side."""
@@ -137,8 +147,7 @@ class Agent:
                    for e in bpftool("map", "dump", "id", str(i)))
 
     def assert_ledger(self):
-        for key, a in self.ledger().items():
-            assert a["passed"] == a["parsed"] + a["skipped"] + a["held"] + sum(a["holes"].values()), (key, a)
+        assert_stream_ledger(self.metrics_port)
 
     def stop(self):
         return self.child.stop()

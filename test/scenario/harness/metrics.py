@@ -22,7 +22,9 @@ def scrape(port, path="/metrics"):
         if line.startswith("#") or not line:
             continue
         assert m, f"not an exposition line: {line!r}"
-        out[(m[1], frozenset(LABEL.findall(m[2] or "")))] = float(m[3])
+        key = m[1], frozenset(LABEL.findall(m[2] or ""))
+        assert key not in out, f"written twice: {line!r}"
+        out[key] = float(m[3])
     return out
 
 

@@ -63,13 +63,17 @@ class Child:
             os.kill(self.pid, sig)
 
     def stop(self, timeout=30):
-        """SIGTERM, wait, exit status. Kills (and fails) when it does not end in time."""
+        """SIGTERM, wait, exit status. Kills (and fails) when it does not end in time.
+
+        Fails, too, when a sanitizer has reported something: races while it ran, leaks at its end."""
         self.signal(signal.SIGTERM)
         return self.wait(timeout)
 
     def wait(self, timeout=30):
         try:
-            return self.proc.wait(timeout)
+            status = self.proc.wait(timeout)
+            assert "Sanitizer" not in self.log(), self.log()[-6000:]
+            return status
         except subprocess.TimeoutExpired:
             self.proc.kill()
             self.proc.wait()
