@@ -451,6 +451,22 @@ static void put_listed(struct buf *out, struct str list)
     }
 }
 
+/*
+ * Each process is an instance of its service unless it was given an id: nginx's workers have one
+ * name, and what is counted for each of them must stay apart where service.name and this are all
+ * that is left of a resource (Prometheus: job and instance).
+ */
+static void put_instance_id(const struct processes *ps, const struct process *p, struct buf *attrs)
+{
+    static const struct str key = {"service.instance.id", 19};
+    if (listed_attribute(str_of(p->attributes), key).n ||
+        listed_attribute(str_of(ps->resource.attributes), key).n)
+        return;
+    char *id = xasprintf("%s:%u", ps->host, p->tgid);
+    put(attrs, key.p, id);
+    free(id);
+}
+
 static void make_resource(const struct processes *ps, const struct process *p, bool with_pid,
                           struct buf *out)
 {
@@ -470,6 +486,7 @@ static void make_resource(const struct processes *ps, const struct process *p, b
         put(&attrs, "process.executable.path", p->path);
     }
     if (with_pid) {
+        put_instance_id(ps, p, &attrs);
         encode_attr_int(&attrs, RESOURCE_ATTRIBUTES, "process.pid", p->tgid);
         if (p->parent)
             encode_attr_int(&attrs, RESOURCE_ATTRIBUTES, "process.parent_pid", p->parent);

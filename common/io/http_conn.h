@@ -94,7 +94,7 @@ struct http_loop_state {
     unsigned n_conns;
     bool is_closing, is_closed;
     uint64_t closing_ns; /* since when */
-    struct task start_task, close_task;
+    struct task start_task, close_task, closed_task;
     struct list orphans; /* exchanges of the handler whose connection is gone */
 };
 

@@ -415,17 +415,24 @@ static void server_gone(struct task *t)
     closed(arg);
 }
 
-static void check_closed(struct http_loop_state *home)
+static void home_closed(struct task *t)
 {
-    struct http_server *s = home->server;
-    if (!home->is_closing || home->is_closed || home->n_conns > 0 || !list_is_empty(&home->orphans))
-        return;
-    home->is_closed = true;
-    loop_timer_free(&home->timer);
+    struct http_server *s = CONTAINER_OF(t, struct http_loop_state, closed_task)->server;
     if (atomic_fetch_sub(&s->loops_open, 1) == 1) {
         s->closed_task.run = server_gone;
         loop_post(loops_get(0), &s->closed_task);
     }
+}
+
+/* The end is told by a task of its own: callers up the stack still look at the home. */
+static void check_closed(struct http_loop_state *home)
+{
+    if (!home->is_closing || home->is_closed || home->n_conns > 0 || !list_is_empty(&home->orphans))
+        return;
+    home->is_closed = true;
+    loop_timer_free(&home->timer);
+    home->closed_task.run = home_closed;
+    loop_post(home->loop, &home->closed_task);
 }
 
 static void close_home(struct task *t)

@@ -84,6 +84,9 @@ static void names(void **ctx)
     assert_true(envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES,
                                    STR("process.pid"), &v));
     assert_int_equal(v.i, 10);
+    assert_true(envelope_attr_find(process_span_resource(&ps, p), RESOURCE_ATTRIBUTES,
+                                   STR("service.instance.id"), &v));
+    assert_true(v.s.n > 3 && memcmp(v.s.p + v.s.n - 3, ":10", 3) == 0);
     assert_false(envelope_attr_find(process_metric_resource(&ps, p), RESOURCE_ATTRIBUTES,
                                     STR("process.pid"), &v));
     assert_true(
