@@ -88,8 +88,13 @@ uint32_t metric_end(struct metric_draft *m);
 
 /* google.rpc.Status; retry_after_ms > 0 adds RetryInfo. */
 void encode_rpc_status(struct buf *out, int code, const char *message, uint64_t retry_after_ms);
-/* Reads a google.rpc.Status: code, message into msg[n], retry delay (0 if none). -EBADMSG. */
-int decode_rpc_status(struct str s, int *code, char *msg, size_t n, uint64_t *retry_after_ms);
+/* google.rpc.RetryInfo; it may be there without a delay. */
+struct retry_hint {
+    bool is_there;
+    uint64_t delay_ms;
+};
+/* Reads a google.rpc.Status: code, message into msg[n], retry hint. -EBADMSG. */
+int decode_rpc_status(struct str s, int *code, char *msg, size_t n, struct retry_hint *hint);
 /* Reads an Export*ServiceResponse: rejected items and message of partial_success. -EBADMSG. */
 int decode_export_response(struct str s, int64_t *rejected, char *msg, size_t n);
 

@@ -110,12 +110,11 @@ static uint64_t delay_ms(const google_rpc_RetryInfo *info)
 
 static bool take_detail(pb_istream_t *stream, const pb_field_t *field, void **arg)
 {
-    uint64_t *retry_after_ms = *arg;
+    struct retry_hint *hint = *arg;
     google_protobuf_Any any = google_protobuf_Any_init_zero;
     google_rpc_RetryInfo info = google_rpc_RetryInfo_init_zero;
     char type[TYPE_URL_MAX] = "";
     struct text type_text = {type, sizeof(type)};
-    uint64_t ms;
 
     (void)field;
     any.type_url.funcs.decode = take_text;
@@ -124,13 +123,12 @@ static bool take_detail(pb_istream_t *stream, const pb_field_t *field, void **ar
     any.value.arg = &info;
     if (!pb_decode(stream, google_protobuf_Any_fields, &any))
         return false;
-    ms = str_eq(str_of(type), RETRY_INFO) ? delay_ms(&info) : 0;
-    if (ms)
-        *retry_after_ms = ms;
+    if (str_eq(str_of(type), RETRY_INFO))
+        *hint = (struct retry_hint){true, delay_ms(&info)};
     return true;
 }
 
-int decode_rpc_status(struct str s, int *code, char *msg, size_t n, uint64_t *retry_after_ms)
+int decode_rpc_status(struct str s, int *code, char *msg, size_t n, struct retry_hint *hint)
 {
     google_rpc_Status status = google_rpc_Status_init_zero;
     pb_istream_t stream = pb_istream_from_buffer((const pb_byte_t *)s.p, s.n);
@@ -138,11 +136,11 @@ int decode_rpc_status(struct str s, int *code, char *msg, size_t n, uint64_t *re
     bool ok;
 
     msg[0] = 0;
-    *retry_after_ms = 0;
+    *hint = (struct retry_hint){0};
     status.message.funcs.decode = take_text;
     status.message.arg = &text;
     status.details.funcs.decode = take_detail;
-    status.details.arg = retry_after_ms;
+    status.details.arg = hint;
     ok = pb_decode(&stream, google_rpc_Status_fields, &status);
     *code = status.code;
     return ok ? 0 : -EBADMSG;

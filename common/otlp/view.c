@@ -63,12 +63,18 @@ static void add_double(struct buf *out, double d)
         buf_add_cstr(out, isnan(d) ? "NaN" : d > 0 ? "+Inf" : "-Inf");
         return;
     }
-    /* The shortest text that reads back the same; plain digits where JSON has them so. */
+    /* The shortest text that reads back the same; plain digits where JSON has them so, and
+     * exponents of one digit where Go's JSON has them so. */
     bool plain = d == 0 || (fabs(d) >= 1e-6 && fabs(d) < 1e21);
     for (int digits = 0; digits <= 24; digits++) {
         snprintf(text, sizeof(text), plain ? "%.*f" : "%.*g", digits, d);
         if (strtod(text, NULL) == d)
             break;
+    }
+    size_t n = strlen(text);
+    if (n > 4 && memcmp(text + n - 4, "e-0", 3) == 0) {
+        text[n - 2] = text[n - 1];
+        text[n - 1] = '\0';
     }
     buf_add_cstr(out, text);
 }

@@ -136,14 +136,14 @@ static bool batches(const struct queue *q)
     return c->queue_on && c->batch_on;
 }
 
-static uint64_t size_of(int sizer, const struct batch *b)
+static uint64_t size_of(enum queue_sizer sizer, const struct batch *b)
 {
     return sizer == SIZER_ITEMS ? b->items : sizer == SIZER_BYTES ? batch_pinned_bytes(b) : 1;
 }
 
 static uint64_t batch_size_of(const struct queue *q, const struct batch *b)
 {
-    return q->c->batch_sizer == 0 ? b->items : b->bytes;
+    return queue_batch_sizer_of(q->c) == SIZER_ITEMS ? b->items : b->bytes;
 }
 
 /* Full at 7/8, until it is at 3/4. */
@@ -219,6 +219,51 @@ static struct item *take_item(struct queue *q)
     return i;
 }
 
+/* The first part of b that is no larger than `most` in batch sizer units, or of one record. */
+static int cut(const struct queue *q, struct batch **head, struct batch **tail, struct batch *b,
+               uint64_t most)
+{
+    uint64_t items = b->items, n = batch_size_of(q, b);
+    do {
+        /* Bytes are not spread evenly over items: what is still too large is cut again. */
+        items = MAX((uint64_t)((double)items * (double)most / (double)n), 1u);
+        int r = batch_split(head, tail, b, items);
+        if (r)
+            return r;
+        n = batch_size_of(q, *head);
+        if (n <= most || items == 1)
+            return 0;
+        batch_unref(head);
+        batch_unref(tail);
+    } while (true);
+}
+
+/*
+ * With the lock held: a part of the first item, which alone is larger than max_size, as an item of
+ * its own; the rest stays and keeps the item's share of the queue. NULL when there is nothing to
+ * cut, or no memory for it: then it goes as it is.
+ */
+static struct item *take_part(struct queue *q, uint64_t most)
+{
+    struct item *whole = LIST_ENTRY(q->waiting.next, struct item, in_list);
+    struct batch *head, *tail;
+    if (cut(q, &head, &tail, whole->batch, most))
+        return NULL;
+    if (!tail) {
+        batch_unref(&head);
+        return NULL;
+    }
+    struct item *part = xcalloc(1, sizeof(*part));
+    *part = (struct item){.batch = head, .ack = whole->ack, .enqueued_ns = whole->enqueued_ns};
+    if (part->ack)
+        ack_take(part->ack, 1);
+    q->batch_size -= batch_size_of(q, whole->batch);
+    batch_unref(&whole->batch);
+    whole->batch = tail;
+    q->batch_size += batch_size_of(q, tail);
+    return part;
+}
+
 /* With the lock held: items for one request, up to max_size (at least one). */
 static void take_items(struct queue *q, struct list *out)
 {
@@ -229,6 +274,11 @@ static void take_items(struct queue *q, struct list *out)
         uint64_t n = batch_size_of(q, next->batch);
         if (sum && sum + n > most)
             return;
+        struct item *part = batches(q) && n > most ? take_part(q, most) : NULL;
+        if (part) {
+            list_push(out, &part->in_list);
+            return;
+        }
         sum += n;
         list_push(out, &take_item(q)->in_list);
     } while (batches(q) && sum < want && !list_is_empty(&q->waiting));
@@ -363,7 +413,8 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
     }
     compact(&b);
     struct item *i = xcalloc(1, sizeof(*i));
-    *i = (struct item){.batch = b, .size = size_of(q->c->sizer, b), .enqueued_ns = clock_mono_ns()};
+    *i = (struct item){
+        .batch = b, .size = size_of(queue_sizer_of(q->c), b), .enqueued_ns = clock_mono_ns()};
     if (i->size > q->c->queue_size) {
         free(i);
         refuse(q, b, a, &VERDICT_PERMANENT("request is larger than the sending queue"),

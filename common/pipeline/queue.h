@@ -14,16 +14,18 @@
 
 #include "common/pipeline/node.h"
 
-enum queue_sizer { SIZER_REQUESTS, SIZER_ITEMS, SIZER_BYTES };
+/* SIZER_UNSET: requests for a queue; for a batch what the queue's key says if it is written, else
+ * items. */
+enum queue_sizer { SIZER_UNSET, SIZER_REQUESTS, SIZER_ITEMS, SIZER_BYTES };
 
 struct queue_config {
     bool queue_on; /* sending_queue.enabled */
     uint64_t num_consumers, queue_size;
-    int sizer;
+    int sizer; /* enum queue_sizer */
     bool block_on_overflow, wait_for_result;
     bool batch_on;
     uint64_t flush_timeout_ns, min_size, max_size;
-    int batch_sizer;
+    int batch_sizer; /* enum queue_sizer */
     bool retry_on;
     uint64_t initial_interval_ns, max_interval_ns, max_elapsed_ns;
     double randomization_factor, multiplier;
@@ -57,6 +59,12 @@ extern const struct option retry_options[]; /* retry_on_failure: */
         .offset = offsetof(config, member) + offsetof(struct queue_config, timeout_ns),            \
         .def = timeout_default, .help = "Time for one attempt; 0 for no bound."                    \
     }
+
+/* What the keys must be to each other. For an exporter's validate. */
+int queue_config_validate(const struct queue_config *c, struct err *e) MUSTCHECK;
+/* What queue_size counts, and what a batch's min_size and max_size. */
+enum queue_sizer queue_sizer_of(const struct queue_config *c);
+enum queue_sizer queue_batch_sizer_of(const struct queue_config *c);
 
 struct queue;
 

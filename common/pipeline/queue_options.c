@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Keys of sending_queue and retry_on_failure, with the Collector's defaults. */
+#include <errno.h>
+
 #include "common/pipeline/queue.h"
 
-static const char *const sizers[] = {"requests", "items", "bytes", NULL};
-static const char *const batch_sizers[] = {"items", "bytes", NULL};
+/* In the order of enum queue_sizer. */
+static const char *const sizers[] = {"", "requests", "items", "bytes", NULL};
 
 #define AT(field) offsetof(struct queue_config, field)
 #define ONE_TO(max_) .min = 1, .max = max_
@@ -28,9 +30,10 @@ static const struct option batch_options[] = {
     {.key = "sizer",
      .type = OPT_ENUM,
      .offset = AT(batch_sizer),
-     .names = batch_sizers,
-     .def = "items",
-     .help = "What min_size and max_size count."},
+     .names = sizers,
+     .def = "",
+     .help = "What min_size and max_size count: items or bytes. Without it the queue's sizer if "
+             "that is written, else items."},
     OPTION_UNSUPPORTED("partition"),
     OPTION_END,
 };
@@ -52,8 +55,8 @@ const struct option queue_options[] = {
      .type = OPT_ENUM,
      .offset = AT(sizer),
      .names = sizers,
-     .def = "requests",
-     .help = "What queue_size counts."},
+     .def = "",
+     .help = "What queue_size counts: requests (the default), items or bytes."},
     {.key = "block_on_overflow",
      .type = OPT_BOOL,
      .offset = AT(block_on_overflow),
@@ -92,6 +95,8 @@ const struct option retry_options[] = {
      .type = OPT_DOUBLE,
      .offset = AT(multiplier),
      .def = "1.5",
+     .min = 0,
+     .max = 1e6,
      .help = "Growth of the interval with each retry."},
     {.key = "max_interval",
      .type = OPT_DURATION,
@@ -105,3 +110,46 @@ const struct option retry_options[] = {
      .help = "Time after which data is given up; 0 for never."},
     OPTION_END,
 };
+
+enum queue_sizer queue_sizer_of(const struct queue_config *c)
+{
+    return c->sizer == SIZER_UNSET ? SIZER_REQUESTS : (enum queue_sizer)c->sizer;
+}
+
+enum queue_sizer queue_batch_sizer_of(const struct queue_config *c)
+{
+    int own = c->batch_sizer == SIZER_UNSET ? c->sizer : c->batch_sizer;
+    return own == SIZER_UNSET ? SIZER_ITEMS : (enum queue_sizer)own;
+}
+
+static int check_batch(const struct queue_config *c, struct err *e)
+{
+    enum queue_sizer sizer = queue_batch_sizer_of(c);
+    if (sizer == SIZER_REQUESTS)
+        return err_set(e, -EINVAL, "sending_queue::batch::sizer: must be items or bytes%s",
+                       c->batch_sizer ? "" : "; without it sending_queue::sizer is taken");
+    if (c->max_size && c->max_size < c->min_size)
+        return err_set(e, -EINVAL,
+                       "sending_queue::batch::max_size must be at least min_size, or 0");
+    if (sizer == queue_sizer_of(c) && c->min_size > c->queue_size)
+        return err_set(e, -EINVAL, "sending_queue::batch::min_size must be at most queue_size");
+    return 0;
+}
+
+static int check_retry(const struct queue_config *c, struct err *e)
+{
+    if (c->max_elapsed_ns && c->max_elapsed_ns < c->initial_interval_ns)
+        return err_set(
+            e, -EINVAL,
+            "retry_on_failure::max_elapsed_time must be at least initial_interval, or 0");
+    if (c->max_elapsed_ns && c->max_elapsed_ns < c->max_interval_ns)
+        return err_set(e, -EINVAL,
+                       "retry_on_failure::max_elapsed_time must be at least max_interval, or 0");
+    return 0;
+}
+
+int queue_config_validate(const struct queue_config *c, struct err *e)
+{
+    int r = c->queue_on && c->batch_on ? check_batch(c, e) : 0;
+    return r == 0 && c->retry_on ? check_retry(c, e) : r;
+}

@@ -13,6 +13,7 @@
 #include "common/base/regex.h"
 #include "common/otlp/view.h"
 
+enum { SPAN_START = 7, SPAN_END = 8 };
 enum policy_type { ALWAYS_SAMPLE, LATENCY, PROBABILISTIC, STATUS_CODE, STRING_ATTRIBUTE, AND };
 static const char *const type_names[] = {
     "always_sample", "latency", "probabilistic", "status_code", "string_attribute", "and", NULL};
@@ -156,7 +157,7 @@ const struct option policy_options[] = {
 
 struct policy {
     enum policy_type type;
-    uint64_t threshold_ns, upper_ns; /* latency */
+    uint64_t threshold_ms, upper_ms; /* latency */
     uint64_t most;                   /* probabilistic: largest hash that is kept */
     bool keeps_all, keeps_none;
     struct str salt;
@@ -202,8 +203,8 @@ static int compile_strings(struct policy *p, const struct policy_config *c, stru
     p->values = xcalloc(n + 1, sizeof(*p->values));
     p->regexes = xcalloc(n + 1, sizeof(struct regex *));
     for (size_t i = 0; i < n; i++) {
-        if (values[i][0] == '\0')
-            continue; /* empty strings among the values are ignored */
+        if (values[i][0] == '\0' && !c->string_attribute.is_regex)
+            continue; /* as in the Collector; an empty expression matches every value there is */
         p->values[p->n_values] = str_of(values[i]);
         if (c->string_attribute.is_regex) {
             int r = regex_new(&p->regexes[p->n_values], values[i], e);
@@ -235,6 +236,27 @@ static int compile_and(struct policy *p, const struct policy_config *c, struct e
     return p->n_subs ? 0 : err_set(e, -EINVAL, "and_sub_policy: at least one is needed");
 }
 
+/*
+ * The Collector's bound, to the bit: 2^64 - 1 times the share as a product of 64 significant bits,
+ * rounded to nearest even, its fraction cut off. A double's 53 bits would differ in the last 11.
+ */
+static uint64_t bound_of(double share)
+{
+    int exponent;
+    uint64_t mantissa = (uint64_t)ldexp(frexp(share, &exponent), 53);
+    unsigned __int128 product = (unsigned __int128)mantissa * UINT64_MAX; /* share * 2^(53-exp) */
+    int shift = 0;
+    while (product >> shift >> 64)
+        shift++;
+    unsigned __int128 half = shift ? (unsigned __int128)1 << (shift - 1) : 0;
+    unsigned __int128 rest = product & (((unsigned __int128)1 << shift) - 1),
+                      kept = product >> shift;
+    if (rest > half || (shift && rest == half && (kept & 1)))
+        kept++; /* may need a 65th bit: kept is wide enough */
+    int down = 53 - exponent - shift;
+    return down < 128 ? (uint64_t)(kept >> down) : 0;
+}
+
 static void set_share(struct policy *p, const struct policy_config *c)
 {
     double share = c->probabilistic.percentage / 100;
@@ -242,8 +264,7 @@ static void set_share(struct policy *p, const struct policy_config *c)
     p->salt = str_of(salt && salt[0] ? salt : "default-hash-seed");
     p->keeps_all = share >= 1;
     p->keeps_none = share <= 0;
-    /* The Collector computes the bound in floating point and truncates; so do we. */
-    p->most = p->keeps_all || p->keeps_none ? 0 : (uint64_t)(share * 18446744073709551615.0);
+    p->most = p->keeps_all || p->keeps_none ? 0 : bound_of(share);
 }
 
 static int compile(struct policy *p, const struct policy_config *c, struct err *e)
@@ -254,8 +275,8 @@ static int compile(struct policy *p, const struct policy_config *c, struct err *
     case ALWAYS_SAMPLE:
         return 0;
     case LATENCY:
-        p->threshold_ns = c->latency.threshold_ms * 1000000;
-        p->upper_ns = c->latency.upper_threshold_ms * 1000000;
+        p->threshold_ms = c->latency.threshold_ms;
+        p->upper_ms = c->latency.upper_threshold_ms;
         return 0;
     case PROBABILISTIC:
         set_share(p, c);
@@ -403,14 +424,63 @@ static bool any_attribute_matches(const struct policy *p, struct trace *t)
     return false;
 }
 
+/* Whole milliseconds, as the Collector compares them. */
+static uint64_t took_ms(uint64_t min_start, uint64_t max_end)
+{
+    return max_end > min_start ? (max_end - min_start) / 1000000 : 0;
+}
+
+static bool is_between(const struct policy *p, uint64_t ms)
+{
+    return ms > p->threshold_ms && (p->upper_ms == 0 || ms <= p->upper_ms);
+}
+
+/* Offsets of the run's spans, oldest first, into at[count]. */
+static void list_run(const struct run *r, uint32_t *at)
+{
+    uint32_t i = r->count;
+    for (uint32_t k = r->last; k && i > 0; k = run_span(r, k)->prev)
+        at[--i] = k;
+}
+
+/*
+ * A trace that ended up beyond the upper bound is kept all the same when it lay within the bounds
+ * after one of its spans, in the order of their arrival: so the Collector counts up.
+ */
+static bool was_between(const struct policy *p, struct trace *t)
+{
+    uint64_t min_start = UINT64_MAX, max_end = 0;
+    struct run *runs = trace_runs(t);
+    bool found = false;
+    for (unsigned i = 0; i < t->n_runs && !found; i++) {
+        uint32_t *at = try_alloc(runs[i].count * sizeof(*at));
+        if (!at)
+            return false;
+        list_run(&runs[i], at);
+        for (uint32_t k = 0; k < runs[i].count && !found; k++) {
+            struct str body = stored_body(run_span(&runs[i], at[k]));
+            min_start = MIN(min_start, message_u64(body, SPAN_START, 0));
+            max_end = MAX(max_end, message_u64(body, SPAN_END, 0));
+            found = is_between(p, took_ms(min_start, max_end));
+        }
+        free(at);
+    }
+    return found;
+}
+
+static bool latency_vote(const struct policy *p, struct trace *t)
+{
+    uint64_t ms = took_ms(t->min_start, t->max_end);
+    return is_between(p, ms) || (p->upper_ms && ms > p->upper_ms && was_between(p, t));
+}
+
 static bool vote(const struct policy *p, struct trace *t)
 {
-    uint64_t took = t->max_end > t->min_start ? t->max_end - t->min_start : 0;
     switch (p->type) {
     case ALWAYS_SAMPLE:
         return true;
     case LATENCY:
-        return took > p->threshold_ns && (p->upper_ns == 0 || took <= p->upper_ns);
+        return latency_vote(p, t);
     case PROBABILISTIC:
         if (p->keeps_all || p->keeps_none)
             return p->keeps_all;

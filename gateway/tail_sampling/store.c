@@ -433,6 +433,19 @@ void store_remember(struct store *s, struct trace *t, enum trace_state state)
     give_up_trace(s, t);
 }
 
+uint32_t store_evict_oldest(struct store *s)
+{
+    if (list_is_empty(&s->pending))
+        return 0;
+    struct trace *t = LIST_ENTRY(s->pending.next, struct trace, in_order);
+    uint32_t spans = t->n_spans;
+    free_runs(s, t);
+    list_remove(&t->in_order);
+    remove_slot(s, t->tag, slot_at(TRACE_PENDING, t->index));
+    give_up_trace(s, t);
+    return spans;
+}
+
 void store_forget_oldest(struct store *s, enum trace_state state)
 {
     struct decisions *d = &s->decided[state];

@@ -132,6 +132,8 @@ int store_insert(struct store *s, struct trace *t, struct store_source *src, uin
 struct run *trace_runs(struct trace *t);
 /* The trace has been decided: its runs are the caller's now, its id is remembered, *t is gone. */
 void store_remember(struct store *s, struct trace *t, enum trace_state state);
+/* The oldest pending trace and its spans go without a decision; number of them, 0 without trace. */
+uint32_t store_evict_oldest(struct store *s);
 static inline uint64_t store_remembered(const struct store *s, enum trace_state state)
 {
     return s->decided[state].end - s->decided[state].first;

@@ -63,7 +63,7 @@ static const struct option tail_options[] = {
      .def = "50000",
      .min = 1,
      .max = 1e9,
-     .help = "Traces that wait at most; beyond it the oldest are decided early."},
+     .help = "Traces that wait at most; each new one beyond drops the oldest without a decision."},
     {.key = "expected_new_traces_per_sec",
      .type = OPT_TREE,
      .flags = OPT_NO_EFFECT,
@@ -86,7 +86,7 @@ static const struct option tail_options[] = {
      .type = OPT_BOOL,
      .offset = AT(block_on_overflow),
      .def = "false",
-     .help = "At num_traces: hold senders back instead of deciding early."},
+     .help = "At num_traces: hold senders back instead of dropping."},
     {.key = "decision_cache",
      .type = OPT_STRUCT,
      .offset = AT(cache),
@@ -133,7 +133,7 @@ struct sampler {
     _Atomic unsigned tickers_left;
     _Atomic bool is_draining;
     struct entry entry;
-    struct series *new_traces, *decided_early, *late_kept, *late_dropped, *timer;
+    struct series *new_traces, *evicted, *late_kept, *late_dropped, *timer;
 };
 
 static const double timer_bounds[] = {1,    2,    5,    10,    25,    50,    75,   100,
@@ -147,9 +147,9 @@ static const struct metric_desc new_traces_desc = {PREFIX "new_trace_id_received
                                                    LEVEL_NORMAL,
                                                    NULL,
                                                    0};
-static const struct metric_desc early_desc = {
-    PREFIX "sampling_trace_decided_early",
-    "Traces decided before their time: num_traces was reached.",
+static const struct metric_desc evicted_desc = {
+    PREFIX "sampling_trace_dropped_too_early",
+    "Traces dropped without a decision: num_traces was reached.",
     "{traces}",
     METRIC_KIND_COUNTER,
     LEVEL_NORMAL,
@@ -184,7 +184,24 @@ struct leftovers {
     uint32_t *late; /* indexes of records whose trace is kept */
     uint32_t n_late;
     uint64_t late_dropped, refused, taken, new_traces;
+    uint64_t evicted_traces, evicted_spans;
 };
+
+/*
+ * num_traces is reached: the oldest trace of this shard makes room, as the Collector's oldest does.
+ * A shard that has none goes beyond it by one.
+ */
+static void make_room(struct sampler *self, struct store *s, struct leftovers *left)
+{
+    if (self->block_on_overflow || self->n_pending < self->max_pending)
+        return;
+    uint32_t spans = store_evict_oldest(s);
+    if (spans == 0)
+        return;
+    atomic_fetch_sub_explicit(&self->n_pending, 1, memory_order_relaxed);
+    left->evicted_traces++;
+    left->evicted_spans += spans;
+}
 
 static void insert_one(struct sampler *self, struct store *s, struct store_source *src, uint32_t i,
                        uint64_t hash, struct leftovers *left)
@@ -193,12 +210,14 @@ static void insert_one(struct sampler *self, struct store *s, struct store_sourc
     struct trace *t = NULL;
     enum trace_state state = store_find(s, hash, id, &t);
     if (state == TRACE_UNKNOWN) {
+        make_room(self, s, left);
         t = store_add(s, hash, id, src->b->received_ns);
         if (!t) {
             left->refused++;
             return;
         }
         left->new_traces++;
+        atomic_fetch_add_explicit(&self->n_pending, 1, memory_order_relaxed);
     }
     if (state == TRACE_SAMPLED)
         left->late[left->n_late++] = i;
@@ -214,7 +233,6 @@ static void insert_part(struct sampler *self, struct store_source *src,
                         const struct shard_parts *parts, unsigned shard, struct leftovers *left)
 {
     struct shard *sh = &self->shards[shard];
-    uint64_t known = left->new_traces;
     uint32_t end = parts->begin[shard + 1];
     store_source_next(src);
     pthread_mutex_lock(&sh->lock);
@@ -226,7 +244,6 @@ static void insert_part(struct sampler *self, struct store_source *src,
             store_prefetch_trace(&sh->store, parts->hash[parts->idx[k + 4]]);
         insert_one(self, &sh->store, src, i, parts->hash[i], left);
     }
-    atomic_fetch_add_explicit(&self->n_pending, left->new_traces - known, memory_order_relaxed);
     pthread_mutex_unlock(&sh->lock);
 }
 
@@ -279,6 +296,11 @@ static void tail_consume(struct instance *in, struct batch *b, struct ack *a)
     store_source_fini(&src);
     series_add(self->new_traces, left.new_traces);
     atomic_fetch_sub(&self->held, b->items - left.taken);
+    if (left.evicted_traces) {
+        series_add(self->evicted, left.evicted_traces);
+        atomic_fetch_sub(&self->held, left.evicted_spans);
+        ledger_dropped(in, SIGNAL_TRACES, left.evicted_spans, "dropped_too_early");
+    }
     if (left.late_dropped) {
         series_add(self->late_dropped, left.late_dropped);
         ledger_dropped(in, SIGNAL_TRACES, left.late_dropped, "not_sampled_late");
@@ -330,17 +352,13 @@ static void drop_trace(struct store *s, struct trace *t)
 }
 
 struct round {
-    uint64_t decided, dropped_spans, early;
+    uint64_t decided, dropped_spans;
     bool more;
 };
 
-static bool is_due(const struct sampler *self, const struct trace *t, uint64_t now, bool *early)
+static bool is_due(const struct sampler *self, const struct trace *t, uint64_t now)
 {
-    *early = false;
-    if (self->is_draining || now >= t->first_ns + self->decision_wait_ns)
-        return true;
-    *early = !self->block_on_overflow && self->n_pending > self->max_pending;
-    return *early;
+    return self->is_draining || now >= t->first_ns + self->decision_wait_ns;
 }
 
 /* With the shard's lock held: decides due traces, some at a time. */
@@ -351,8 +369,7 @@ static void decide(struct sampler *self, struct store *s, uint64_t now, struct k
     unsigned n = 0;
     while (!list_is_empty(&s->pending)) {
         struct trace *t = LIST_ENTRY(s->pending.next, struct trace, in_order);
-        bool early;
-        if (!is_due(self, t, now, &early))
+        if (!is_due(self, t, now))
             return;
         if (n++ == DECIDE_AT_ONCE || kept->bytes > KEEP_BYTES_AT_ONCE) {
             r->more = true;
@@ -361,7 +378,6 @@ static void decide(struct sampler *self, struct store *s, uint64_t now, struct k
         store_prefetch_next(s, t);
         bool keep = policies_decide(policies, t);
         r->decided++;
-        r->early += early;
         if (keep) {
             keep_trace(kept, t);
         } else {
@@ -490,7 +506,6 @@ static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now, str
             ledger_dropped(self->in, SIGNAL_TRACES, r.dropped_spans, "not_sampled");
             atomic_fetch_sub(&self->held, r.dropped_spans);
         }
-        series_add(self->decided_early, r.early);
         send_kept(self, sh, kept);
     } while (r.more);
 }
@@ -623,7 +638,7 @@ static void make_series(struct sampler *self, const char *id)
     struct label label = {"processor", id};
     struct label kept[] = {label, {"sampled", "true"}}, dropped[] = {label, {"sampled", "false"}};
     self->new_traces = telemetry_series(&new_traces_desc, &label, 1);
-    self->decided_early = telemetry_series(&early_desc, &label, 1);
+    self->evicted = telemetry_series(&evicted_desc, &label, 1);
     self->late_kept = telemetry_series(&late_desc, kept, 2);
     self->late_dropped = telemetry_series(&late_desc, dropped, 2);
     self->timer = telemetry_series(&timer_desc, &label, 1);

@@ -101,7 +101,8 @@ static void our_status(const uint8_t *data, size_t size)
     struct buf text, back;
     char read[64];
     int code;
-    uint64_t wait, asked = size ? data[0] * 37 : 0;
+    uint64_t asked = size ? data[0] * 37 : 0;
+    struct retry_hint hint;
 
     buf_init(&text);
     buf_init(&back);
@@ -118,8 +119,9 @@ static void our_status(const uint8_t *data, size_t size)
     unbase64(&back, buf_str(&last_details));
     if (!str_eq(buf_str(&back), buf_str(&status)))
         abort();
-    if (decode_rpc_status(buf_str(&status), &code, read, sizeof(read), &wait) || code != 14 ||
-        wait != asked || strncmp(read, message, sizeof(read) - 1) != 0)
+    if (decode_rpc_status(buf_str(&status), &code, read, sizeof(read), &hint) || code != 14 ||
+        hint.is_there != (asked > 0) || hint.delay_ms != asked ||
+        strncmp(read, message, sizeof(read) - 1) != 0)
         abort();
     buf_fini(&status);
     buf_fini(&text);
@@ -131,12 +133,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char text[16];
     int code;
     int64_t rejected;
-    uint64_t wait;
+    struct retry_hint hint;
 
     if (size == 0)
         return 0;
     frame(data, size);
-    (void)decode_rpc_status(str_make(data, size), &code, text, sizeof(text), &wait);
+    (void)decode_rpc_status(str_make(data, size), &code, text, sizeof(text), &hint);
     (void)decode_export_response(str_make(data, size), &rejected, text, sizeof(text));
     our_status(data, size);
     return 0;

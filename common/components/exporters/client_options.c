@@ -56,6 +56,23 @@ static bool take_prefix(const char **s, const char *prefix)
     return true;
 }
 
+/* gRPC's own names of a target that mean the same as host:port; others are refused. */
+static int check_scheme(const char **at, const char *text, bool is_url, bool has_scheme,
+                        struct err *e)
+{
+    if (has_scheme)
+        return 0;
+    if (is_url)
+        return err_set(e, -EINVAL, "endpoint '%s': must begin with http:// or https://", text);
+    if (strncmp(*at, "unix:", 5) == 0)
+        return err_set(e, -EINVAL, "endpoint '%s': Unix sockets do not exist in this build", text);
+    if (!take_prefix(at, "dns:///"))
+        (void)take_prefix(at, "passthrough:///");
+    if (strstr(*at, "://"))
+        return err_set(e, -EINVAL, "endpoint '%s': unknown scheme", text);
+    return 0;
+}
+
 int client_endpoint_parse(struct client_endpoint *out, const char *text,
                           const struct client_tls_config *tls, const char *default_port,
                           struct err *e)
@@ -63,6 +80,9 @@ int client_endpoint_parse(struct client_endpoint *out, const char *text,
     const char *at = text;
     bool is_plain = take_prefix(&at, "http://");
     bool is_tls = !is_plain && take_prefix(&at, "https://");
+    int r = check_scheme(&at, text, default_port != NULL, is_plain || is_tls, e);
+    if (r)
+        return r;
     size_t n = strcspn(at, "/");
     const char *colon = memchr(at, ':', n), *bracket = memchr(at, ']', n);
     if (bracket)

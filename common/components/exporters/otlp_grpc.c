@@ -101,7 +101,7 @@ static void make_headers(struct otlp_grpc *self, const struct otlp_grpc_config *
 
 /* ---- one attempt ---- */
 
-static bool is_retryable(int code, uint64_t retry_after_ms)
+static bool is_retryable(int code, bool has_retry_info)
 {
     switch (code) {
     case GRPC_CANCELLED:
@@ -112,7 +112,7 @@ static bool is_retryable(int code, uint64_t retry_after_ms)
     case GRPC_DATA_LOSS:
         return true;
     case GRPC_RESOURCE_EXHAUSTED:
-        return retry_after_ms > 0;
+        return has_retry_info;
     default:
         return false;
     }
@@ -158,14 +158,15 @@ static void read_success(struct instance *in, const struct http_result *r, struc
 static void read_failure(const struct http_result *r, struct outcome *o, char *text, size_t n)
 {
     int code = r->has_grpc_status ? r->grpc_status : code_of_http(r->status), unused;
-    uint64_t wait = 0;
+    struct retry_hint hint = {0};
     char message[256];
     if (r->grpc_details.n &&
-        decode_rpc_status(r->grpc_details, &unused, message, sizeof(message), &wait))
-        wait = 0;
+        decode_rpc_status(r->grpc_details, &unused, message, sizeof(message), &hint))
+        hint = (struct retry_hint){0};
     snprintf(text, n, "code %d: " STR_FMT, code, STR_ARG(r->grpc_message));
-    *o = (struct outcome){.kind = is_retryable(code, wait) ? OUTCOME_RETRYABLE : OUTCOME_PERMANENT,
-                          .retry_after_ms = wait,
+    bool again = is_retryable(code, hint.is_there);
+    *o = (struct outcome){.kind = again ? OUTCOME_RETRYABLE : OUTCOME_PERMANENT,
+                          .retry_after_ms = hint.delay_ms,
                           .grpc_code = code,
                           .reason = "the back end refused",
                           .detail = text};
@@ -222,6 +223,12 @@ static void push(struct instance *in, struct queue_request *request)
 }
 
 /* ---- life ---- */
+
+static int otlp_grpc_validate(const void *config, struct err *e)
+{
+    const struct otlp_grpc_config *c = config;
+    return queue_config_validate(&c->queue, e);
+}
 
 static void otlp_grpc_free(struct instance *in);
 
@@ -326,6 +333,7 @@ const struct component otlp_grpc_component = {
     .affinity = AFFINITY_PROCESS,
     .options = otlp_grpc_options,
     .config_size = sizeof(struct otlp_grpc_config),
+    .validate = otlp_grpc_validate,
     .create = otlp_grpc_create,
     .adopt = otlp_grpc_adopt,
     .start = otlp_grpc_start,

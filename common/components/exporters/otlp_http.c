@@ -65,7 +65,15 @@ static const struct option otlp_http_options[] = {
     OPTION_NO_EFFECT("read_buffer_size", "Buffers are shared by all connections of a loop."),
     OPTION_NO_EFFECT("write_buffer_size", "Requests are written in place."),
     OPTION_NO_EFFECT("max_idle_conns", "A few connections are kept for each loop."),
+    OPTION_NO_EFFECT("max_idle_conns_per_host", "A few connections are kept for each loop."),
     OPTION_NO_EFFECT("idle_conn_timeout", "A few connections are kept for each loop."),
+    OPTION_UNSUPPORTED("profiles_endpoint"),
+    OPTION_UNSUPPORTED("compression_params"),
+    OPTION_UNSUPPORTED("max_conns_per_host"),
+    OPTION_UNSUPPORTED("disable_keep_alives"),
+    OPTION_UNSUPPORTED("force_attempt_http2"),
+    OPTION_UNSUPPORTED("http2_read_idle_timeout"),
+    OPTION_UNSUPPORTED("http2_ping_timeout"),
     OPTION_UNSUPPORTED("auth"),
     OPTION_UNSUPPORTED("proxy_url"),
     OPTION_UNSUPPORTED("cookies"),
@@ -94,6 +102,8 @@ struct attempt {
 
 /* ---- one attempt ---- */
 
+enum { MAX_RETRY_AFTER_S = 40 * 86400 }; /* fits 32 bits of milliseconds */
+
 /* Delta seconds or an HTTP date (RFC 9110 §10.2.3); 0 when it is neither. */
 static uint64_t retry_after_ms(struct str v)
 {
@@ -101,14 +111,14 @@ static uint64_t retry_after_ms(struct str v)
     uint64_t s;
     struct tm tm = {0};
     if (str_to_u64(v, &s) == 0)
-        return s < 86400 ? s * 1000 : 0;
+        return MIN(s, (uint64_t)MAX_RETRY_AFTER_S) * 1000;
     if (v.n == 0 || v.n >= sizeof(text))
         return 0;
     snprintf(text, sizeof(text), STR_FMT, STR_ARG(v));
     if (!strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &tm))
         return 0;
     time_t at = timegm(&tm), now = (time_t)(clock_wall_ns() / NS_PER_S);
-    return at > now && at - now < 86400 ? (uint64_t)(at - now) * 1000 : 0;
+    return at > now ? MIN((uint64_t)(at - now), (uint64_t)MAX_RETRY_AFTER_S) * 1000 : 0;
 }
 
 static bool is_protobuf(const struct http_result *r)
@@ -138,7 +148,7 @@ static void read_failure(const struct http_result *r, struct outcome *o, char *t
 {
     bool retryable = r->status == 429 || r->status == 502 || r->status == 503 || r->status == 504;
     char message[256] = "";
-    uint64_t unused;
+    struct retry_hint unused;
     int code;
     if (is_protobuf(r))
         (void)decode_rpc_status(r->body, &code, message, sizeof(message), &unused);
@@ -206,7 +216,7 @@ static int otlp_http_validate(const void *config, struct err *e)
         return err_set(e, -EINVAL,
                        "endpoint or one of traces_endpoint, metrics_endpoint and "
                        "logs_endpoint is needed");
-    return 0;
+    return queue_config_validate(&c->queue, e);
 }
 
 static void otlp_http_free(struct instance *in)
@@ -231,9 +241,7 @@ static int set_target(struct otlp_http *self, const struct instance *in, struct 
     const char *own = c->endpoints[in->signal], *url = own[0] ? own : c->endpoint;
     if (!url[0])
         return err_set(e, -EINVAL, "no endpoint for %s", signal_info[in->signal].name);
-    struct client_tls_config tls = c->tls;
-    tls.insecure |= strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) == 0;
-    int r = client_pool_init(&self->pool, url, &tls, "80", false, e);
+    int r = client_pool_init(&self->pool, url, &c->tls, "80", false, e);
     if (r)
         return r;
     const char *path = self->pool.endpoint.path;

@@ -16,7 +16,7 @@ struct prometheus_config {
     const char *endpoint, *path;
     struct prometheus_options o;
     struct {
-        bool enabled;
+        bool enabled, exclude_service;
     } resource_to_telemetry;
 };
 
@@ -27,7 +27,11 @@ static const struct option resource_options[] = {
      .offset = 0,
      .def = "false",
      .help = "Resource attributes become labels of every series."},
-    OPTION_UNSUPPORTED("exclude_service_attributes"),
+    {.key = "exclude_service_attributes",
+     .type = OPT_BOOL,
+     .offset = AT(resource_to_telemetry.exclude_service) - AT(resource_to_telemetry),
+     .def = "false",
+     .help = "But not service.name, service.namespace and service.instance.id."},
     OPTION_END,
 };
 
@@ -100,6 +104,7 @@ static struct prometheus_options options_of(const struct instance *in)
     const struct prometheus_config *c = in->config;
     struct prometheus_options o = c->o;
     o.resource_to_labels = c->resource_to_telemetry.enabled;
+    o.without_service_labels = c->resource_to_telemetry.exclude_service;
     return o;
 }
 
@@ -186,25 +191,29 @@ static int prometheus_start(struct instance *in, struct err *e)
     return self->server ? 0 : http_server_open(&self->server, &sc, &self->handler, e);
 }
 
+static void tell_lost(struct instance *in, uint64_t n, const char *reason, const char *why)
+{
+    if (n == 0)
+        return;
+    ledger_dropped(in, SIGNAL_METRICS, n, reason);
+    log_warn(&in->log, "%llu points %s and were dropped", (unsigned long long)n, why);
+}
+
 static void prometheus_consume(struct instance *in, struct batch *b, struct ack *a)
 {
     struct prometheus *self = CAST_OBJ(struct prometheus, in->self, PROMETHEUS_MAGIC);
     struct prometheus_options o = options_of(in);
-    uint64_t unsupported = 0, conflicts = 0;
+    struct prometheus_losses lost = {0};
     pthread_mutex_lock(&self->lock);
-    prometheus_store_add(&self->store, &o, b, clock_mono_ns(), &unsupported, &conflicts);
+    prometheus_store_add(&self->store, &o, b, clock_mono_ns(), &lost);
     pthread_mutex_unlock(&self->lock);
-    ledger_sent(in, b->signal, b->items - unsupported - conflicts);
-    if (unsupported) {
-        ledger_dropped(in, b->signal, unsupported, "no_text_form");
-        log_warn(&in->log, "%llu points have no text form and were dropped",
-                 (unsigned long long)unsupported);
-    }
-    if (conflicts) {
-        ledger_dropped(in, b->signal, conflicts, "type_conflict");
-        log_warn(&in->log, "%llu points are of another type than the metric of that name",
-                 (unsigned long long)conflicts);
-    }
+    uint64_t all = lost.unsupported + lost.conflicts + lost.duplicates + lost.malformed;
+    ledger_sent(in, b->signal, b->items - all);
+    tell_lost(in, lost.unsupported, "no_text_form", "have no text form");
+    tell_lost(in, lost.conflicts, "type_conflict",
+              "are of another type than the metric of that name");
+    tell_lost(in, lost.duplicates, "duplicate_label", "have two attributes that give one label");
+    tell_lost(in, lost.malformed, "malformed", "have buckets that do not fit their bounds");
     batch_unref(&b);
     ack_ok(a);
 }

@@ -70,10 +70,10 @@ static void split(struct tokens *t, struct str s)
     }
 }
 
-static bool has_token(const struct tokens *t, const char *word)
+static bool has_token(const struct tokens *t, struct str word)
 {
     for (unsigned i = 0; i < t->n; i++)
-        if (str_is(t->v[i], word))
+        if (str_eq(t->v[i], word))
             return true;
     return false;
 }
@@ -93,6 +93,19 @@ static bool is_plain_unit(struct str u)
     return u.n && !memchr(u.p, '{', u.n) && !memchr(u.p, '}', u.n);
 }
 
+/* A unit of unknown spelling may be several words; it is left out when it stands in the name. */
+static void add_words(struct tokens *t, struct str unit, const char *before)
+{
+    struct tokens words = {.n = 0};
+    split(&words, unit);
+    if (words.n == 0 || (words.n == 1 && has_token(t, words.v[0])))
+        return;
+    if (before)
+        add_token(t, str_of(before));
+    for (unsigned i = 0; i < words.n; i++)
+        add_token(t, words.v[i]);
+}
+
 static void add_unit(struct tokens *t, struct str unit)
 {
     struct str main_part = unit, per = {NULL, 0};
@@ -103,70 +116,90 @@ static void add_unit(struct tokens *t, struct str unit)
     }
     main_part = str_trim(main_part);
     per = str_trim(per);
-    if (is_plain_unit(main_part)) {
-        const char *word = NULL;
+    if (is_plain_unit(main_part))
         for (size_t i = 0; i < ARRAY_LEN(units); i++)
             if (str_is(main_part, units[i].unit))
-                word = units[i].word;
-        if (word && word[0] && !has_token(t, word))
-            add_token(t, str_of(word));
-        else if (!word)
-            split(t, main_part);
-    }
-    if (is_plain_unit(per)) {
-        const char *word = NULL;
+                main_part = str_of(units[i].word);
+    if (is_plain_unit(per))
         for (size_t i = 0; i < ARRAY_LEN(per_units); i++)
             if (str_is(per, per_units[i].unit))
-                word = per_units[i].word;
-        struct str s = word ? str_of(word) : per;
-        if (word && !has_token(t, word)) {
-            add_token(t, STR("per"));
-            add_token(t, s);
-        }
+                per = str_of(per_units[i].word);
+    if (is_plain_unit(main_part))
+        add_words(t, main_part, NULL);
+    if (is_plain_unit(per))
+        add_words(t, per, "per");
+}
+
+/* Without suffixes a name keeps its underscores; what is no name's character parts it. */
+static void add_plain(struct buf *out, struct str name)
+{
+    bool is_gap = false;
+    size_t begin = out->n;
+    for (size_t i = 0; i < name.n; i++) {
+        bool is_part = is_name_char(name.p[i]) || name.p[i] == '_';
+        if (is_part && is_gap && out->n > begin)
+            buf_add_byte(out, '_');
+        if (is_part)
+            buf_add_byte(out, (uint8_t)name.p[i]);
+        is_gap = !is_part;
     }
 }
 
-void prometheus_metric_name(struct buf *out, const struct prometheus_name *n)
+static void add_tokens(struct buf *out, const struct prometheus_name *n)
 {
     struct tokens t = {.n = 0};
-    size_t begin = out->n;
     split(&t, n->name);
-    if (n->with_suffixes) {
-        add_unit(&t, n->unit);
-        if (n->is_monotonic_sum) {
-            drop_token(&t, "total");
-            add_token(&t, STR("total"));
-        }
-        if (n->is_gauge && str_is(n->unit, "1")) {
-            drop_token(&t, "ratio");
-            add_token(&t, STR("ratio"));
-        }
+    add_unit(&t, n->unit);
+    if (n->is_monotonic_sum) {
+        drop_token(&t, "total");
+        add_token(&t, STR("total"));
     }
-    if (n->namespace.n) {
-        buf_add_str(out, n->namespace);
-        buf_add_byte(out, '_');
-    } else if (t.n && isdigit((unsigned char)t.v[0].p[0])) {
-        buf_add_byte(out, '_');
+    if (n->is_gauge && str_is(n->unit, "1")) {
+        drop_token(&t, "ratio");
+        add_token(&t, STR("ratio"));
     }
     for (unsigned i = 0; i < t.n; i++) {
         if (i)
             buf_add_byte(out, '_');
         buf_add_str(out, t.v[i]);
     }
-    if (out->n == begin)
-        buf_add_byte(out, '_');
 }
 
+void prometheus_metric_name(struct buf *out, const struct prometheus_name *n)
+{
+    struct buf name;
+    buf_init(&name);
+    if (n->namespace.n) {
+        add_plain(&name, n->namespace);
+        buf_add_byte(&name, '_');
+    }
+    if (n->with_suffixes)
+        add_tokens(&name, n);
+    else
+        add_plain(&name, n->name);
+    if (name.n == 0 || isdigit((unsigned char)name.p[0]))
+        buf_add_byte(out, '_');
+    buf_add_str(out, buf_str(&name));
+    buf_fini(&name);
+}
+
+/* One underscore for each character (of UTF-8, not byte) that a label's name may not have. */
 void prometheus_label_name(struct buf *out, struct str key)
 {
-    if (key.n && isdigit((unsigned char)key.p[0]))
-        buf_add_cstr(out, "key_");
-    else if (key.n && key.p[0] == '_' && !(key.n > 1 && key.p[1] == '_'))
+    struct buf name;
+    buf_init(&name);
+    for (size_t i = 0; i < key.n; i++) {
+        unsigned char c = (unsigned char)key.p[i];
+        if (c < 0x80 || c >= 0xc0)
+            buf_add_byte(&name, c < 0x80 && isalnum(c) ? c : '_');
+    }
+    struct str s = buf_str(&name);
+    if (s.n == 0 || isdigit((unsigned char)s.p[0]))
+        buf_add_cstr(out, s.n ? "key_" : "_");
+    else if (s.p[0] == '_' && !str_has_prefix(s, STR("__")))
         buf_add_cstr(out, "key");
-    for (size_t i = 0; i < key.n; i++)
-        buf_add_byte(out, isalnum((unsigned char)key.p[i]) ? (uint8_t)key.p[i] : '_');
-    if (key.n == 0)
-        buf_add_byte(out, '_');
+    buf_add_str(out, s);
+    buf_fini(&name);
 }
 
 void prometheus_label_value(struct buf *out, struct str value)

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/components/exporters/prometheus_store.h"
 
-#include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/clock.h"
+#include "common/components/exporters/prometheus_labels.h"
 #include "common/components/exporters/prometheus_naming.h"
 #include "common/otlp/encode.h"
 #include "common/otlp/view.h"
 
-enum { DELTA = 1 };
+enum { SCHEMA_URL = 3, SUMMARY_POINT_ATTRIBUTES = 7, NO_RECORDED_VALUE = 1 }; /* flag of a point */
 
 void prometheus_store_init(struct prometheus_store *s)
 {
@@ -35,11 +33,29 @@ static struct str heap_copy(struct str s)
 
 static void series_free(struct prometheus_series *s)
 {
+    if (s->has_own_labels)
+        heap_free(&s->labels);
     heap_free(&s->key);
+    s->family->n_series--;
     free(s->bounds);
     free(s->quantiles);
     free(s->buckets);
     free(s);
+}
+
+static void drop_empty_families(struct prometheus_store *s)
+{
+    for (struct prometheus_family **at = &s->families; *at;) {
+        struct prometheus_family *f = *at;
+        if (f->n_series) {
+            at = &f->next;
+            continue;
+        }
+        *at = f->next;
+        heap_free(&f->name);
+        heap_free(&f->help);
+        free(f);
+    }
 }
 
 void prometheus_store_fini(struct prometheus_store *s)
@@ -49,60 +65,42 @@ void prometheus_store_fini(struct prometheus_store *s)
         s->all = x->next;
         series_free(x);
     }
-    while (s->families) {
-        struct prometheus_family *f = s->families;
-        s->families = f->next;
-        heap_free(&f->name);
-        heap_free(&f->help);
-        free(f);
-    }
+    drop_empty_families(s);
     hashmap_fini(&s->series);
 }
 
 /* ---- labels ---- */
 
-static void add_label(struct buf *out, struct str key, struct str value)
-{
-    if (out->n)
-        buf_add_byte(out, ',');
-    prometheus_label_name(out, key);
-    buf_add_cstr(out, "=\"");
-    prometheus_label_value(out, value);
-    buf_add_byte(out, '"');
-}
-
-static void add_any_label(struct buf *out, struct str key, struct str any_bytes)
+static void add_any_label(struct prometheus_labels *out, struct str key, struct any value)
 {
     struct buf text;
     buf_init(&text);
-    any_to_text(any_read(any_bytes), &text);
-    add_label(out, key, buf_str(&text));
+    any_to_text(value, &text);
+    prometheus_labels_add(out, key, buf_str(&text));
     buf_fini(&text);
 }
 
-/* job = [service.namespace/]service.name, instance = service.instance.id. */
-static void add_job(struct buf *out, struct str envelope)
+/* job = [service.namespace/]service.name, instance = service.instance.id. False without both. */
+static bool add_job(struct prometheus_labels *out, struct str envelope)
 {
     struct any name, space, id;
-    bool has_name = envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.name"), &name) &&
-                    name.type == ANY_STRING;
-    bool has_space =
-        envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.namespace"), &space) &&
-        space.type == ANY_STRING;
-    if (envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.instance.id"), &id) &&
-        id.type == ANY_STRING)
-        add_label(out, STR("instance"), id.s);
+    bool has_name = envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.name"), &name);
+    bool has_id =
+        envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.instance.id"), &id);
+    if (has_id)
+        add_any_label(out, STR("instance"), id);
     if (!has_name)
-        return;
+        return has_id;
     struct buf job;
     buf_init(&job);
-    if (has_space) {
-        buf_add_str(&job, space.s);
+    if (envelope_attr_find(envelope, RESOURCE_ATTRIBUTES, STR("service.namespace"), &space)) {
+        any_to_text(space, &job);
         buf_add_byte(&job, '/');
     }
-    buf_add_str(&job, name.s);
-    add_label(out, STR("job"), buf_str(&job));
+    any_to_text(name, &job);
+    prometheus_labels_add(out, STR("job"), buf_str(&job));
     buf_fini(&job);
+    return true;
 }
 
 static bool is_identity(struct str key)
@@ -111,17 +109,18 @@ static bool is_identity(struct str key)
            str_is(key, "service.instance.id");
 }
 
-/* Resource attributes beyond the identity; number of them. */
-static unsigned add_resource_labels(struct buf *out, struct str envelope)
+/* Resource attributes, with or without the identity; number of them. */
+static unsigned add_resource_labels(struct prometheus_labels *out, struct str envelope,
+                                    bool with_identity)
 {
     struct envelope_iter it;
     struct attr a;
     unsigned n = 0;
     envelope_attrs(&it, envelope);
     while (envelope_attr_next(&it, RESOURCE_ATTRIBUTES, &a)) {
-        if (is_identity(a.key))
+        if (!with_identity && is_identity(a.key))
             continue;
-        add_any_label(out, a.key, a.value);
+        add_any_label(out, a.key, any_read(a.value));
         n++;
     }
     return n;
@@ -130,24 +129,44 @@ static unsigned add_resource_labels(struct buf *out, struct str envelope)
 struct context {
     struct prometheus_store *store;
     const struct prometheus_options *o;
-    uint64_t now_ns, *unsupported, *conflicts;
+    uint64_t now_ns;
+    struct prometheus_losses *lost;
     struct str resource, scope;
-    struct buf common; /* labels of every point of this scope */
+    struct prometheus_labels labels; /* the first n_common are of every point of this scope */
+    uint32_t n_common;
 };
+
+static void add_scope_labels(struct prometheus_labels *out, struct str scope)
+{
+    struct envelope_iter it;
+    struct attr a;
+    struct buf key;
+    prometheus_labels_add(out, STR("otel_scope_name"), scope_name(scope));
+    prometheus_labels_add(out, STR("otel_scope_version"), scope_version(scope));
+    prometheus_labels_add(out, STR("otel_scope_schema_url"), message_bytes(scope, SCHEMA_URL));
+    buf_init(&key);
+    envelope_attrs(&it, scope);
+    while (envelope_attr_next(&it, SCOPE_ATTRIBUTES, &a)) {
+        buf_reset(&key);
+        buf_add_cstr(&key, "otel_scope_");
+        buf_add_str(&key, a.key);
+        add_any_label(out, buf_str(&key), any_read(a.value));
+    }
+    buf_fini(&key);
+}
 
 static void set_scope(struct context *x)
 {
     const struct option_pair *p = x->o->const_labels.items;
-    buf_reset(&x->common);
+    prometheus_labels_cut(&x->labels, 0);
     for (size_t i = 0; i < x->o->const_labels.n; i++)
-        add_label(&x->common, str_of(p[i].key), str_of(p[i].value));
-    add_job(&x->common, x->resource);
+        prometheus_labels_add(&x->labels, str_of(p[i].key), str_of(p[i].value));
+    (void)add_job(&x->labels, x->resource);
     if (x->o->resource_to_labels)
-        add_resource_labels(&x->common, x->resource);
-    if (x->o->without_scope)
-        return;
-    add_label(&x->common, STR("otel_scope_name"), scope_name(x->scope));
-    add_label(&x->common, STR("otel_scope_version"), scope_version(x->scope));
+        add_resource_labels(&x->labels, x->resource, !x->o->without_service_labels);
+    if (!x->o->without_scope)
+        add_scope_labels(&x->labels, x->scope);
+    x->n_common = x->labels.n;
 }
 
 /* ---- series ---- */
@@ -192,6 +211,7 @@ static struct prometheus_series *need_series(struct context *x, struct prometheu
     if (!s && buf_error(&key) == 0) {
         s = xcalloc(1, sizeof(*s));
         s->family = f;
+        f->n_series++;
         s->key = heap_copy(k);
         s->labels = str_make(s->key.p + f->name.n + 1, labels.n);
         if (hashmap_add(&x->store->series, hash, s)) {
@@ -209,8 +229,9 @@ static struct prometheus_series *need_series(struct context *x, struct prometheu
 /* A metric on its way in: what all its points share. */
 struct metric {
     struct str name, help, unit, data;
-    uint32_t kind; /* field number of data */
-    bool is_delta, is_monotonic;
+    uint32_t kind;        /* field number of data */
+    uint64_t temporality; /* of sums and histograms */
+    bool is_monotonic;
     struct prometheus_family *family;
 };
 
@@ -221,36 +242,72 @@ static double f64(uint64_t bits)
     return d;
 }
 
-/* Labels of the point: those of its scope and its own attributes. */
+/* Where resource attributes become labels they win over a point's of the same key. */
+static bool is_hidden(const struct context *x, struct str key)
+{
+    struct any unused;
+    return x->o->resource_to_labels && !(x->o->without_service_labels && is_identity(key)) &&
+           envelope_attr_find(x->resource, RESOURCE_ATTRIBUTES, key, &unused);
+}
+
+/* Labels of the point: those of its scope and its own attributes. NULL: it is not shown. */
 static struct prometheus_series *series_of(struct context *x, const struct metric *m,
                                            struct str point, uint32_t attributes)
 {
     struct buf labels;
     struct wire w = wire_of(point);
     struct attr a;
+    struct prometheus_series *s = NULL;
     buf_init(&labels);
-    buf_add_str(&labels, buf_str(&x->common));
+    prometheus_labels_cut(&x->labels, x->n_common);
     while (attr_next(&w, attributes, &a))
-        add_any_label(&labels, a.key, a.value);
-    struct prometheus_series *s = need_series(x, m->family, buf_str(&labels));
+        if (!is_hidden(x, a.key))
+            add_any_label(&x->labels, a.key, any_read(a.value));
+    int r = prometheus_labels_write(&labels, &x->labels, false);
+    if (r == -EEXIST)
+        x->lost->duplicates++;
+    else if (r == 0)
+        s = need_series(x, m->family, buf_str(&labels));
     buf_fini(&labels);
     return s;
 }
 
-/*
- * Whether the point replaces what is there (cumulative, newest wins), or is added to it (delta that
- * begins where the last one ended; any other delta begins anew). -1: older than what is there.
- */
-static int relation(struct prometheus_series *s, const struct metric *m, uint64_t start,
-                    uint64_t time)
+/* A point without a value ends its series: it is not shown until one with a value comes. */
+static bool ends_series(struct prometheus_series *s, uint64_t flags)
 {
-    bool continues = m->is_delta && s->time_ns && start == s->time_ns;
-    if (!m->is_delta && s->time_ns > time)
-        return -1;
-    if (!continues)
+    if (!(flags & NO_RECORDED_VALUE))
+        return false;
+    s->has_value = false;
+    s->is_stale = true;
+    return true;
+}
+
+enum relation { SKIPS, REPLACES, ADDS };
+
+/*
+ * What a point is to what is there: the newest cumulative value wins; a delta is added if it begins
+ * where the last one ended. A histogram's delta that begins before that is a second writer's.
+ */
+static enum relation relation(const struct prometheus_series *s, const struct metric *m,
+                              uint64_t start, uint64_t time)
+{
+    bool continues = m->temporality == TEMPORALITY_DELTA && start == s->time_ns;
+    if (!s->has_value)
+        return REPLACES;
+    if (m->kind == METRIC_HISTOGRAM && m->temporality == TEMPORALITY_DELTA)
+        return continues ? ADDS : start > s->time_ns ? REPLACES : SKIPS;
+    if (time < s->time_ns)
+        return SKIPS;
+    return continues ? ADDS : REPLACES;
+}
+
+static void take_times(struct prometheus_series *s, enum relation r, uint64_t start, uint64_t time)
+{
+    if (r == REPLACES)
         s->start_ns = start;
     s->time_ns = time;
-    return continues;
+    s->has_value = true;
+    s->is_stale = false;
 }
 
 static void add_number(struct context *x, const struct metric *m, struct str point)
@@ -259,7 +316,7 @@ static void add_number(struct context *x, const struct metric *m, struct str poi
     struct wire w = wire_of(point);
     struct field f;
     double v = 0;
-    if (!s)
+    if (!s || ends_series(s, message_u64(point, 8, 0)))
         return;
     while (wire_next(&w, &f) == 1) {
         if (f.number == 4 && f.type == WIRE_I64)
@@ -267,10 +324,12 @@ static void add_number(struct context *x, const struct metric *m, struct str poi
         else if (f.number == 6 && f.type == WIRE_I64)
             v = (double)(int64_t)f.value;
     }
-    int r = relation(s, m, message_u64(point, 2, 0), message_u64(point, 3, 0));
-    if (r < 0)
+    uint64_t start = message_u64(point, 2, 0), time = message_u64(point, 3, 0);
+    enum relation r = relation(s, m, start, time);
+    if (r == SKIPS)
         return;
-    s->value = r ? s->value + v : v;
+    take_times(s, r, start, time);
+    s->value = r == ADDS ? s->value + v : v;
     s->updated_ns = x->now_ns;
 }
 
@@ -295,27 +354,9 @@ static uint64_t *read_fixed(struct str point, uint32_t number, uint32_t *n)
     return v;
 }
 
-static void add_histogram(struct context *x, const struct metric *m, struct str point)
+static void set_buckets(struct prometheus_series *s, uint64_t *buckets, const uint64_t *bounds,
+                        uint32_t n_bounds)
 {
-    struct prometheus_series *s = series_of(x, m, point, HISTOGRAM_POINT_ATTRIBUTES);
-    uint32_t n_buckets, n_bounds;
-    if (!s)
-        return;
-    uint64_t *buckets = read_fixed(point, 6, &n_buckets);
-    uint64_t *bounds = read_fixed(point, 7, &n_bounds);
-    int r = relation(s, m, message_u64(point, 2, 0), message_u64(point, 3, 0));
-    bool same = s->n_bounds == n_bounds && s->buckets &&
-                (n_bounds == 0 || memcmp(s->bounds, bounds, n_bounds * sizeof(double)) == 0);
-    if (r < 0 || n_buckets != n_bounds + 1) {
-        free(buckets);
-        free(bounds);
-        return;
-    }
-    bool adds = r == 1 && same;
-    s->count = message_u64(point, 4, 0) + (adds ? s->count : 0);
-    s->sum = f64(message_u64(point, 5, 0)) + (adds ? s->sum : 0);
-    for (uint32_t i = 0; adds && i < n_buckets; i++)
-        buckets[i] += s->buckets[i];
     free(s->buckets);
     free(s->bounds);
     s->buckets = buckets;
@@ -323,17 +364,50 @@ static void add_histogram(struct context *x, const struct metric *m, struct str 
     if (n_bounds)
         memcpy(s->bounds, bounds, n_bounds * sizeof(double));
     s->n_bounds = n_bounds;
+}
+
+static void add_histogram(struct context *x, const struct metric *m, struct str point)
+{
+    struct prometheus_series *s = series_of(x, m, point, HISTOGRAM_POINT_ATTRIBUTES);
+    uint64_t start = message_u64(point, 2, 0), time = message_u64(point, 3, 0);
+    uint32_t n_buckets, n_bounds;
+    if (!s || ends_series(s, message_u64(point, 10, 0)))
+        return;
+    enum relation r = relation(s, m, start, time);
+    if (r == SKIPS)
+        return;
+    uint64_t *buckets = read_fixed(point, 6, &n_buckets);
+    uint64_t *bounds = read_fixed(point, 7, &n_bounds);
+    /* No buckets at all: count and sum are all there is. */
+    if (n_buckets ? n_buckets != n_bounds + 1 : n_bounds > 0) {
+        x->lost->malformed++;
+        free(buckets);
+        free(bounds);
+        return;
+    }
+    /* With other bounds the new point stands for itself. */
+    bool same = !buckets == !s->buckets && s->n_bounds == n_bounds &&
+                (n_bounds == 0 || memcmp(s->bounds, bounds, n_bounds * sizeof(double)) == 0);
+    bool adds = r == ADDS && same;
+    take_times(s, r, start, time);
+    s->count = message_u64(point, 4, 0) + (adds ? s->count : 0);
+    s->sum = f64(message_u64(point, 5, 0)) + (adds ? s->sum : 0);
+    for (uint32_t i = 0; adds && i < n_buckets; i++)
+        buckets[i] += s->buckets[i];
+    set_buckets(s, buckets, bounds, n_bounds);
     s->updated_ns = x->now_ns;
     free(bounds);
 }
 
 static void add_summary(struct context *x, const struct metric *m, struct str point)
 {
-    struct prometheus_series *s = series_of(x, m, point, 7);
+    struct prometheus_series *s = series_of(x, m, point, SUMMARY_POINT_ATTRIBUTES);
+    uint64_t start = message_u64(point, 2, 0), time = message_u64(point, 3, 0);
     struct wire w = wire_of(point);
     struct field f;
-    if (!s || relation(s, m, message_u64(point, 2, 0), message_u64(point, 3, 0)) < 0)
+    if (!s || ends_series(s, message_u64(point, 8, 0)) || relation(s, m, start, time) == SKIPS)
         return;
+    take_times(s, REPLACES, start, time);
     s->count = message_u64(point, 4, 0);
     s->sum = f64(message_u64(point, 5, 0));
     s->n_bounds = 0;
@@ -379,8 +453,20 @@ static void read_metric(struct str body, struct metric *m)
         }
     }
     if (m->kind == METRIC_SUM || m->kind == METRIC_HISTOGRAM)
-        m->is_delta = message_u64(m->data, 2, 0) == DELTA;
+        m->temporality = message_u64(m->data, 2, 0);
     m->is_monotonic = m->kind == METRIC_SUM && message_u64(m->data, 3, 0) != 0;
+}
+
+/* Non-monotonic deltas cannot be turned into a value; exponential histograms have no text form. */
+static bool is_shown(const struct metric *m)
+{
+    if (m->kind == METRIC_GAUGE || m->kind == METRIC_SUMMARY)
+        return true;
+    if (m->kind != METRIC_SUM && m->kind != METRIC_HISTOGRAM)
+        return false;
+    return m->temporality == TEMPORALITY_CUMULATIVE ||
+           (m->temporality == TEMPORALITY_DELTA &&
+            (m->is_monotonic || m->kind == METRIC_HISTOGRAM));
 }
 
 static void add_metric(struct context *x, const struct record *r)
@@ -389,11 +475,8 @@ static void add_metric(struct context *x, const struct record *r)
     struct buf name;
     struct field f;
     read_metric(record_body(r), &m);
-    /* Non-monotonic deltas cannot be turned into a value; exponential histograms have no text form.
-     */
-    if (m.kind == METRIC_EXP_HISTOGRAM || m.kind == 0 ||
-        (m.kind == METRIC_SUM && m.is_delta && !m.is_monotonic)) {
-        *x->unsupported += r->items;
+    if (!is_shown(&m)) {
+        x->lost->unsupported += r->items;
         return;
     }
     struct prometheus_name pn = {.name = m.name,
@@ -407,7 +490,7 @@ static void add_metric(struct context *x, const struct record *r)
     m.family = need_family(x->store, buf_str(&name), m.help, type_of(&m));
     buf_fini(&name);
     if (!m.family) {
-        *x->conflicts += r->items;
+        x->lost->conflicts += r->items;
         return;
     }
     struct wire points = wire_of(m.data);
@@ -423,31 +506,47 @@ static void add_metric(struct context *x, const struct record *r)
     }
 }
 
-/* target_info: the resource's other attributes, once per resource that has any. */
+/*
+ * target_info: the other attributes of a resource with job or instance, once for each of these. Of
+ * several resources with one identity the latest stands there.
+ */
 static void add_target(struct context *x)
 {
-    struct buf labels;
+    struct buf name, key, labels;
+    struct prometheus_labels *all = &x->labels;
+    buf_init(&name);
+    buf_init(&key);
     buf_init(&labels);
-    add_job(&labels, x->resource);
-    if (add_resource_labels(&labels, x->resource) > 0) {
+    prometheus_labels_cut(all, 0);
+    if (x->o->namespace[0])
+        buf_addf(&name, "%s_", x->o->namespace);
+    buf_add_cstr(&name, "target_info");
+    bool is_known = add_job(all, x->resource);
+    int r = prometheus_labels_write(&key, all, true);
+    if (is_known && r == 0 && add_resource_labels(all, x->resource, false) > 0 &&
+        prometheus_labels_write(&labels, all, true) == 0) {
         struct prometheus_family *f =
-            need_family(x->store, STR("target_info"), STR("Target metadata"), PROM_GAUGE);
-        struct prometheus_series *s = f ? need_series(x, f, buf_str(&labels)) : NULL;
+            need_family(x->store, buf_str(&name), STR("Target metadata"), PROM_GAUGE);
+        struct prometheus_series *s = f ? need_series(x, f, buf_str(&key)) : NULL;
         if (s) {
+            if (s->has_own_labels)
+                heap_free(&s->labels);
+            s->labels = heap_copy(buf_str(&labels));
+            s->has_own_labels = s->has_value = true;
             s->value = 1;
             s->updated_ns = x->now_ns;
         }
     }
+    buf_fini(&name);
+    buf_fini(&key);
     buf_fini(&labels);
 }
 
 void prometheus_store_add(struct prometheus_store *s, const struct prometheus_options *o,
-                          const struct batch *b, uint64_t now_ns, uint64_t *unsupported,
-                          uint64_t *conflicts)
+                          const struct batch *b, uint64_t now_ns, struct prometheus_losses *lost)
 {
-    struct context x = {
-        .store = s, .o = o, .now_ns = now_ns, .unsupported = unsupported, .conflicts = conflicts};
-    buf_init(&x.common);
+    struct context x = {.store = s, .o = o, .now_ns = now_ns, .lost = lost};
+    prometheus_labels_init(&x.labels);
     for (uint32_t r = 0; r < b->n_resources; r++) {
         const struct resource_group *res = &b->resources[r];
         x.resource = res->envelope;
@@ -460,88 +559,7 @@ void prometheus_store_add(struct prometheus_store *s, const struct prometheus_op
                 add_metric(&x, &b->records[i]);
         }
     }
-    buf_fini(&x.common);
-}
-
-/* ---- exposition ---- */
-
-static void put_double(struct buf *out, double v)
-{
-    if (isnan(v))
-        buf_add_cstr(out, "NaN");
-    else if (isinf(v))
-        buf_add_cstr(out, v > 0 ? "+Inf" : "-Inf");
-    else
-        any_to_text((struct any){.type = ANY_DOUBLE, .d = v}, out);
-}
-
-/* name_suffix{labels,extra="value"} */
-static void put_name(struct buf *out, const struct prometheus_series *s, const char *suffix,
-                     const char *extra, double at)
-{
-    buf_add_str(out, s->family->name);
-    buf_add_cstr(out, suffix);
-    if (s->labels.n || extra)
-        buf_add_byte(out, '{');
-    buf_add_str(out, s->labels);
-    if (extra) {
-        if (s->labels.n)
-            buf_add_byte(out, ',');
-        buf_addf(out, "%s=\"", extra);
-        put_double(out, at);
-        buf_add_byte(out, '"');
-    }
-    if (s->labels.n || extra)
-        buf_add_byte(out, '}');
-    buf_add_byte(out, ' ');
-}
-
-static void end_line(struct buf *out, const struct prometheus_options *o,
-                     const struct prometheus_series *s)
-{
-    if (o->send_timestamps && s->time_ns)
-        buf_addf(out, " %" PRIu64, (uint64_t)(s->time_ns / NS_PER_MS));
-    buf_add_byte(out, '\n');
-}
-
-static void put_count_and_sum(struct buf *out, const struct prometheus_options *o,
-                              const struct prometheus_series *s)
-{
-    put_name(out, s, "_sum", NULL, 0);
-    put_double(out, s->sum);
-    end_line(out, o, s);
-    put_name(out, s, "_count", NULL, 0);
-    buf_addf(out, "%" PRIu64, s->count);
-    end_line(out, o, s);
-}
-
-static void put_series(struct buf *out, const struct prometheus_options *o,
-                       const struct prometheus_series *s)
-{
-    uint64_t cumulative = 0;
-    switch (s->family->type) {
-    case PROM_HISTOGRAM:
-        for (uint32_t i = 0; i <= s->n_bounds; i++) {
-            cumulative += s->buckets ? s->buckets[i] : 0;
-            put_name(out, s, "_bucket", "le", i < s->n_bounds ? s->bounds[i] : INFINITY);
-            buf_addf(out, "%" PRIu64, cumulative);
-            end_line(out, o, s);
-        }
-        put_count_and_sum(out, o, s);
-        break;
-    case PROM_SUMMARY:
-        for (uint32_t i = 0; i < s->n_bounds; i++) {
-            put_name(out, s, "", "quantile", s->bounds[i]);
-            put_double(out, s->quantiles[i]);
-            end_line(out, o, s);
-        }
-        put_count_and_sum(out, o, s);
-        break;
-    default:
-        put_name(out, s, "", NULL, 0);
-        put_double(out, s->value);
-        end_line(out, o, s);
-    }
+    prometheus_labels_fini(&x.labels);
 }
 
 static bool same_series(const void *value, const void *key)
@@ -549,11 +567,13 @@ static bool same_series(const void *value, const void *key)
     return value == key;
 }
 
-static void expire(struct prometheus_store *s, const struct prometheus_options *o, uint64_t now_ns)
+void prometheus_store_expire(struct prometheus_store *s, const struct prometheus_options *o,
+                             uint64_t now_ns)
 {
     for (struct prometheus_series **at = &s->all; *at;) {
         struct prometheus_series *x = *at;
-        if (!o->expiration_ns || now_ns - x->updated_ns < o->expiration_ns) {
+        bool is_old = o->expiration_ns && now_ns - x->updated_ns >= o->expiration_ns;
+        if (!is_old && !x->is_stale) {
             at = &x->next;
             continue;
         }
@@ -561,36 +581,5 @@ static void expire(struct prometheus_store *s, const struct prometheus_options *
         hashmap_take(&s->series, hash_str(x->key), same_series, x);
         series_free(x);
     }
-}
-
-static int by_family(const void *a, const void *b)
-{
-    struct prometheus_series *const *x = a, *const *y = b;
-    return str_cmp((*x)->key, (*y)->key); /* begins with the family's name and a NUL */
-}
-
-void prometheus_store_expose(struct prometheus_store *s, const struct prometheus_options *o,
-                             uint64_t now_ns, struct buf *out)
-{
-    static const char *const types[] = {"counter", "gauge", "histogram", "summary"};
-    const struct prometheus_family *last = NULL;
-    expire(s, o, now_ns);
-    struct prometheus_series **sorted =
-        xcalloc(s->series.n + 1, sizeof(struct prometheus_series *));
-    size_t n = 0;
-    for (struct prometheus_series *x = s->all; x; x = x->next)
-        sorted[n++] = x;
-    qsort(sorted, n, sizeof(struct prometheus_series *), by_family);
-    for (size_t i = 0; i < n; i++) {
-        const struct prometheus_family *f = sorted[i]->family;
-        if (f != last) {
-            buf_addf(out, "# HELP " STR_FMT " ", STR_ARG(f->name));
-            for (size_t k = 0; k < f->help.n; k++) /* one line, whatever stands in it */
-                buf_add_byte(out, f->help.p[k] == '\n' ? ' ' : (uint8_t)f->help.p[k]);
-            buf_addf(out, "\n# TYPE " STR_FMT " %s\n", STR_ARG(f->name), types[f->type]);
-            last = f;
-        }
-        put_series(out, o, sorted[i]);
-    }
-    free(sorted);
+    drop_empty_families(s);
 }

@@ -24,7 +24,7 @@ static const struct option health_options[] = {
      .type = OPT_STRING,
      .offset = offsetof(struct health_config, path),
      .def = "/",
-     .help = "Path that is answered."},
+     .help = "Path that is answered; one that ends in / stands for all below it."},
     OPTION_NO_EFFECT("check_collector_pipeline", "As in the Collector."),
     OPTION_UNSUPPORTED("tls"),
     OPTION_UNSUPPORTED("auth"),
@@ -45,12 +45,19 @@ struct health {
     _Atomic bool is_up;
 };
 
+static bool is_answered(struct str path, const char *configured)
+{
+    size_t n = strlen(configured);
+    bool is_tree = n > 0 && configured[n - 1] == '/';
+    return is_tree ? str_has_prefix(path, str_of(configured)) : str_is(path, configured);
+}
+
 static int on_head(void *arg, struct http_request *r, uint64_t *max_body)
 {
     struct health *self = arg;
     const struct health_config *c = self->in->config;
     *max_body = 4096;
-    return str_is(r->path, c->path) ? 0 : 404;
+    return is_answered(r->path, c->path) ? 0 : 404;
 }
 
 /* The Collector's answer: {"status": ..., "upSince": ..., "uptime": ...}. Freed by the caller. */

@@ -124,32 +124,31 @@ struct attributes {
 
 /* ---- configuration ---- */
 
+/* NULL, or what is missing or too much, as the Collector demands it. */
 static const char *check_action(const struct action_config *a)
 {
     bool has_value = a->value.type != OPTION_NONE, has_from = a->from_attribute[0] != '\0';
     bool has_key = a->key[0] != '\0', has_pattern = a->pattern[0] != '\0';
-    switch ((enum action_kind)a->action) {
-    case ACT_INSERT:
-    case ACT_UPDATE:
-    case ACT_UPSERT:
-        if (has_value == has_from)
-            return "needs either value or from_attribute";
-        if (has_pattern)
-            return "pattern is for delete, hash and extract";
-        break;
-    case ACT_DELETE:
-    case ACT_HASH:
-        return has_key || has_pattern ? NULL : "needs key or pattern";
-    case ACT_EXTRACT:
-        if (!has_pattern)
-            return "needs pattern";
-        break;
-    case ACT_CONVERT:
-        if (a->converted_type == TO_NONE)
-            return "needs converted_type";
-        break;
-    }
-    return has_key ? NULL : "needs key";
+    bool is_set = a->action == ACT_INSERT || a->action == ACT_UPDATE || a->action == ACT_UPSERT;
+    bool is_by_pattern = a->action == ACT_DELETE || a->action == ACT_HASH;
+    bool is_extract = a->action == ACT_EXTRACT, is_convert = a->action == ACT_CONVERT;
+    if (!has_key && !is_by_pattern)
+        return "needs key";
+    if (!has_key && !has_pattern)
+        return "needs key or pattern";
+    if (is_set && has_value == has_from)
+        return "needs either value or from_attribute";
+    if (!is_set && (has_value || has_from))
+        return "takes neither value nor from_attribute";
+    if (a->default_value.type != OPTION_NONE && !has_from)
+        return "takes default_value only with from_attribute";
+    if (has_pattern && !is_by_pattern && !is_extract)
+        return "takes no pattern: that is for delete, hash and extract";
+    if (is_extract && !has_pattern)
+        return "needs pattern";
+    if (is_convert != (a->converted_type != TO_NONE))
+        return is_convert ? "needs converted_type" : "takes no converted_type";
+    return NULL;
 }
 
 static int attributes_validate(const void *config, struct err *e)
@@ -310,8 +309,8 @@ static void act_hash(const struct action *a, struct edit *e, struct edit_at at)
     size_t pos = 0;
     struct attr attr;
     while (edit_attr_next(e, at, &pos, &attr)) {
-        /* The key of this action has been hashed already. */
-        if (!regex_match(a->pattern, attr.key) || (a->key.n && str_eq(attr.key, a->key)))
+        /* A key that the pattern matches, too, is hashed twice, as in the Collector. */
+        if (!regex_match(a->pattern, attr.key))
             continue;
         v = any_read(attr.value);
         hash_one(e, at, attr.key, &v);
@@ -346,25 +345,40 @@ static void act_extract(const struct action *a, struct edit *e, struct edit_at a
         edit_attr_set(e, at, str_of(regex_group_name(a->pattern, i)), any_str(groups[i]));
 }
 
-/* Whole text as a number, with the C locale's syntax; false when anything is left over. */
-static bool text_to_double(struct str s, double *out)
+/* The number's text with an end, or false where Go's strconv would not read on: blanks. */
+static bool number_text(struct str s, char *text, size_t n)
 {
-    char text[64], *end;
-    if (s.n == 0 || s.n >= sizeof(text))
+    if (s.n == 0 || s.n >= n || !str_eq(str_trim(s), s) || memchr(s.p, '\0', s.n))
         return false;
     memcpy(text, s.p, s.n);
     text[s.n] = '\0';
+    return true;
+}
+
+/* strtod reads more than Go does: hexadecimals without an exponent, nan(...), signed nan. */
+static bool is_go_float(const char *text)
+{
+    const char *at = text + (*text == '+' || *text == '-');
+    bool is_hex = at[0] == '0' && (at[1] == 'x' || at[1] == 'X');
+    bool is_nan = strncasecmp(at, "nan", 3) == 0;
+    return !strchr(text, '(') && !(is_hex && !strpbrk(at, "pP")) && !(is_nan && at != text);
+}
+
+static bool text_to_double(struct str s, double *out)
+{
+    char text[1024], *end; /* longer ones are no numbers that anybody writes */
+    if (!number_text(s, text, sizeof(text)) || !is_go_float(text))
+        return false;
     *out = strtod(text, &end);
-    return *end == '\0';
+    bool overflows = isinf(*out) && !strpbrk(text, "iI");
+    return *end == '\0' && !overflows;
 }
 
 static bool text_to_int(struct str s, int64_t *out)
 {
-    char text[32], *end;
-    if (s.n == 0 || s.n >= sizeof(text))
+    char text[256], *end;
+    if (!number_text(s, text, sizeof(text)))
         return false;
-    memcpy(text, s.p, s.n);
-    text[s.n] = '\0';
     errno = 0;
     *out = strtoll(text, &end, 10);
     return *end == '\0' && errno == 0;

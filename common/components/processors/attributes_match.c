@@ -74,6 +74,9 @@ const struct option match_options[] = {
      .sub = library_options,
      .elem_size = sizeof(struct match_library),
      .help = "Instrumentation scopes, alternatives of each other."},
+    OPTION_NO_EFFECT("regexp", "Results of expressions are not cached."),
+    OPTION_UNSUPPORTED("log_severity_number"),
+    OPTION_UNSUPPORTED("metric_names"),
     OPTION_END,
 };
 
@@ -271,13 +274,26 @@ void matcher_free(struct matcher **mp)
     *mp = NULL;
 }
 
+/* Numbers and bools have a text to search in, too; bytes, lists and mappings have none. */
+static bool regexp_test(const struct wanted *w, const struct any *v)
+{
+    struct buf text;
+    if (v->type == ANY_STRING)
+        return regex_match(w->pattern.regex, v->s);
+    if (v->type != ANY_BOOL && v->type != ANY_INT && v->type != ANY_DOUBLE)
+        return false;
+    buf_init(&text);
+    any_to_text(*v, &text);
+    bool matches = regex_match(w->pattern.regex, buf_str(&text));
+    buf_fini(&text);
+    return matches;
+}
+
 static bool value_test(const struct wanted *w, bool regexp, const struct any *v)
 {
     if (w->any_value)
         return true;
-    if (regexp)
-        return v->type == ANY_STRING && regex_match(w->pattern.regex, v->s);
-    return any_eq(w->exact, *v);
+    return regexp ? regexp_test(w, v) : any_eq(w->exact, *v);
 }
 
 static bool resources_test(const struct matcher *m, struct str envelope)

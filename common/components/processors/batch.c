@@ -104,8 +104,9 @@ static int batch_create(struct instance *in, struct err *e)
     return 0;
 }
 
-static void emit(struct batcher *self, struct batch *b)
+static void emit(struct batcher *self, struct batch *b, struct series *trigger)
 {
+    series_add(trigger, 1);
     series_observe(self->sizes, (double)b->items);
     atomic_fetch_sub(&self->held, b->items);
     node_emit(self->in, b, ack_detached());
@@ -119,38 +120,48 @@ static void drop(struct batcher *self, struct batch *b, const char *reason)
     batch_unref(&b);
 }
 
-/* Sends b in pieces of at most send_batch_max_size. */
-static void send(struct batcher *self, struct batch *b)
+/*
+ * Sends b in pieces of at most send_batch_max_size. What a size trigger leaves below
+ * send_batch_size is returned: it goes on waiting, as in the Collector.
+ */
+static struct batch *send(struct batcher *self, struct batch *b, struct series *trigger)
 {
     uint64_t max = self->c->send_batch_max_size;
+    bool is_cut = false;
     while (max && b && b->items > max) {
         struct batch *head, *tail;
         if (batch_split(&head, &tail, b, max) != 0) {
             drop(self, b, "out_of_memory");
-            return;
+            return NULL;
         }
         batch_unref(&b);
-        emit(self, head);
+        emit(self, head, trigger);
         b = tail;
+        is_cut = true;
     }
+    if (b && is_cut && trigger == self->by_size && self->c->timeout_ns &&
+        b->items < self->c->send_batch_size)
+        return b;
     if (b)
-        emit(self, b);
+        emit(self, b, trigger);
+    return NULL;
 }
 
-/* Parts were taken out under the lock; sent here without it. */
-static void send_parts(struct batcher *self, struct batch **parts, uint32_t n)
+/* Parts were taken out under the lock; sent here without it. Returns what is to wait on. */
+static struct batch *send_parts(struct batcher *self, struct batch **parts, uint32_t n,
+                                struct series *trigger)
 {
     struct batch *b = NULL;
-    if (n == 0)
-        return;
     if (n > 1 && batch_concat(&b, parts, n) == 0) {
         for (uint32_t i = 0; i < n; i++)
             batch_unref(&parts[i]);
-        send(self, b);
-        return;
+        return send(self, b, trigger);
     }
-    for (uint32_t i = 0; i < n; i++) /* one part, or no memory to merge them: as they are */
-        send(self, parts[i]);
+    if (n == 1)
+        return send(self, parts[0], trigger);
+    for (uint32_t i = 0; i < n; i++) /* no memory to merge them: as they are */
+        emit(self, parts[i], trigger);
+    return NULL;
 }
 
 /* With the lock held. The array is the caller's to free. */
@@ -172,9 +183,7 @@ static void flush_if(struct batcher *self, bool due)
     if (self->n && (due || clock_mono_ns() - self->since_ns >= self->c->timeout_ns))
         parts = take_parts(self, &n);
     pthread_mutex_unlock(&self->lock);
-    if (n)
-        series_add(self->by_timeout, 1);
-    send_parts(self, parts, n);
+    send_parts(self, parts, n, self->by_timeout);
     free(parts);
 }
 
@@ -192,27 +201,39 @@ static int batch_start(struct instance *in, struct err *e)
     return 0;
 }
 
+/* Adds b, in front of the others or behind them. The parts when they are to be sent now. */
+static struct batch **add(struct batcher *self, struct batch *b, bool in_front, uint32_t *n)
+{
+    struct batch **parts = NULL;
+    *n = 0;
+    pthread_mutex_lock(&self->lock);
+    if (self->n == 0 || in_front)
+        self->since_ns = clock_mono_ns();
+    if (in_front)
+        memmove(self->parts + 1, self->parts, self->n * sizeof(struct batch *));
+    self->parts[in_front ? 0 : self->n] = b;
+    self->n++;
+    self->items += b->items;
+    if (self->items >= self->c->send_batch_size || self->n == MAX_PARTS || self->c->timeout_ns == 0)
+        parts = take_parts(self, n);
+    pthread_mutex_unlock(&self->lock);
+    return parts;
+}
+
 static void batch_consume(struct instance *in, struct batch *b, struct ack *a)
 {
     struct batcher *self = CAST_OBJ(struct batcher, in->self, BATCHER_MAGIC);
-    struct batch **parts = NULL;
-    uint32_t n = 0;
+    bool is_rest = false;
     atomic_fetch_add(&self->held, b->items);
-    pthread_mutex_lock(&self->lock);
-    if (self->n == 0)
-        self->since_ns = clock_mono_ns();
-    self->parts[self->n++] = b;
-    self->items += b->items;
-    bool full =
-        self->items >= self->c->send_batch_size || self->n == MAX_PARTS || self->c->timeout_ns == 0;
-    if (full)
-        parts = take_parts(self, &n);
-    pthread_mutex_unlock(&self->lock);
-    ack_ok(a);
-    if (n)
-        series_add(self->by_size, 1);
-    send_parts(self, parts, n);
-    free(parts);
+    while (b) {
+        uint32_t n;
+        struct batch **parts = add(self, b, is_rest, &n);
+        if (!is_rest)
+            ack_ok(a);
+        b = send_parts(self, parts, n, self->by_size);
+        is_rest = true;
+        free(parts);
+    }
 }
 
 static void batch_stop(struct instance *in)

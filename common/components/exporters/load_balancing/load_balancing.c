@@ -74,6 +74,11 @@ static int lb_validate(const void *config, struct err *e)
     if (c->otlp.endpoint[0])
         return err_set(e, -EINVAL,
                        "protocol::otlp::endpoint is each backend's own: name them under resolver");
+    int r = queue_config_validate(&c->otlp.queue, e);
+    if (r) {
+        err_prefix(e, "protocol::otlp::");
+        return r;
+    }
     return resolver_validate(&c->resolver, e);
 }
 

@@ -17,14 +17,14 @@
 struct read {
     int result, code;
     char text[16];
-    uint64_t wait_ms;
+    struct retry_hint hint;
 };
 
 static struct read read_status(struct str s)
 {
     struct read r = {0};
     char *copy = xstrndup(s.p, s.n); /* of that length: ASan sees what is read past it */
-    r.result = decode_rpc_status(str_make(copy, s.n), &r.code, r.text, sizeof(r.text), &r.wait_ms);
+    r.result = decode_rpc_status(str_make(copy, s.n), &r.code, r.text, sizeof(r.text), &r.hint);
     free(copy);
     return r;
 }
@@ -53,7 +53,8 @@ static void what_is_written_is_read(void **state)
         assert_int_equal(r.result, 0);
         assert_int_equal(r.code, 8);
         assert_string_equal(r.text, "0123456789abcde"); /* as much as there is room for */
-        assert_int_equal(r.wait_ms, waits[i]);
+        assert_int_equal(r.hint.is_there, waits[i] > 0);
+        assert_int_equal(r.hint.delay_ms, waits[i]);
         buf_fini(&b);
     }
 }
@@ -65,12 +66,17 @@ static void details_of_other_types_are_passed_over(void **state)
                                     "\x1a\x36" URL DELAY "\x08\x0e"));
     assert_int_equal(r.result, 0);
     assert_int_equal(r.code, 14);
-    assert_int_equal(r.wait_ms, 2500);
+    assert_int_equal(r.hint.delay_ms, 2500);
     /* the type behind the value; a type that only begins like it */
-    assert_int_equal(read_status(STR("\x1a\x36" DELAY URL)).wait_ms, 2500);
+    assert_int_equal(read_status(STR("\x1a\x36" DELAY URL)).hint.delay_ms, 2500);
     r = read_status(STR("\x1a\x37\x0a\x29type.googleapis.com/google.rpc.RetryInfos" DELAY));
     assert_int_equal(r.result, 0);
-    assert_int_equal(r.wait_ms, 0);
+    assert_false(r.hint.is_there);
+    assert_int_equal(r.hint.delay_ms, 0);
+    /* RetryInfo without a delay: there all the same, which makes RESOURCE_EXHAUSTED retryable */
+    r = read_status(STR("\x1a\x2a" URL));
+    assert_true(r.hint.is_there);
+    assert_int_equal(r.hint.delay_ms, 0);
 }
 
 static void absurd_delays_are_no_hint(void **state)
@@ -78,10 +84,10 @@ static void absurd_delays_are_no_hint(void **state)
     /* -1 s; 2,000,000,000 ns */
     assert_int_equal(read_status(STR("\x1a\x39" URL "\x12\x0d\x0a\x0b\x08"
                                      "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
-                         .wait_ms,
+                         .hint.delay_ms,
                      0);
     assert_int_equal(
-        read_status(STR("\x1a\x34" URL "\x12\x08\x0a\x06\x10\x80\xa8\xd6\xb9\x07")).wait_ms, 0);
+        read_status(STR("\x1a\x34" URL "\x12\x08\x0a\x06\x10\x80\xa8\xd6\xb9\x07")).hint.delay_ms, 0);
 }
 
 static void broken_messages_are_refused(void **state)
