@@ -87,7 +87,8 @@ static void absurd_delays_are_no_hint(void **state)
                          .hint.delay_ms,
                      0);
     assert_int_equal(
-        read_status(STR("\x1a\x34" URL "\x12\x08\x0a\x06\x10\x80\xa8\xd6\xb9\x07")).hint.delay_ms, 0);
+        read_status(STR("\x1a\x34" URL "\x12\x08\x0a\x06\x10\x80\xa8\xd6\xb9\x07")).hint.delay_ms,
+        0);
 }
 
 static void broken_messages_are_refused(void **state)
