@@ -102,13 +102,13 @@ static ssize_t want_data(nghttp2_session *session, int32_t id, uint8_t *buf, siz
                          uint32_t *flags, nghttp2_data_source *source, void *user)
 {
     struct http_call *call = source->ptr;
-    size_t take = MIN(n, call->body_len - call->sent);
+    size_t left = call->n_prefix + call->body_len - call->sent, take = MIN(n, left);
     (void)session;
     (void)id;
     (void)buf;
     (void)user;
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (call->sent + take == call->body_len)
+    if (take == left)
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     return (ssize_t)take;
 }
@@ -150,14 +150,21 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     (void)session;
     (void)frame;
     (void)user;
-    if (g->n + 2 > IOV_MAX_ENTRIES || g->scratch_n + 9 > SCRATCH || g->bytes > IOV_MAX_BYTES)
+    uint8_t start[9 + sizeof(call->prefix)];
+    size_t prefix = call->sent < call->n_prefix ? MIN(n, call->n_prefix - call->sent) : 0;
+    if (g->n + 2 > IOV_MAX_ENTRIES || g->scratch_n + sizeof(start) > SCRATCH ||
+        g->bytes > IOV_MAX_BYTES)
         return NGHTTP2_ERR_WOULDBLOCK; /* flush() writes and comes again */
-    gather_copy(head, 9);
-    if (n) {
-        uint8_t *p = call->body->data + call->body_off + call->sent;
-        g->iov[g->n++] = (struct iovec){p, n};
-        g->bytes += n;
-        call->sent += n;
+    memcpy(start, head, 9);
+    if (prefix)
+        memcpy(start + 9, call->prefix + call->sent, prefix);
+    gather_copy(start, 9 + prefix);
+    call->sent += prefix;
+    if (n > prefix) {
+        uint8_t *p = call->body->data + call->body_off + (call->sent - call->n_prefix);
+        g->iov[g->n++] = (struct iovec){p, n - prefix};
+        g->bytes += n - prefix;
+        call->sent += n - prefix;
     }
     call->is_on_wire = true;
     return 0;

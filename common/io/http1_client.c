@@ -44,10 +44,11 @@ static int http1c_submit(struct client_conn *c, struct http_call *call)
     struct buf head;
     buf_init(&head);
     buf_addf(&head, "POST %s HTTP/1.1\r\nhost: %s\r\ncontent-length: %zu\r\n", call->path,
-             c->client->authority, call->body_len);
+             c->client->authority, call->n_prefix + call->body_len);
     for (unsigned i = 0; i < call->n_headers; i++)
         buf_addf(&head, "%s: %s\r\n", call->headers[i].name, call->headers[i].value);
     buf_add_cstr(&head, "\r\n");
+    buf_add(&head, call->prefix, call->n_prefix);
     struct iovec v[2] = {{head.p, head.n}, {call->body->data + call->body_off, call->body_len}};
     int r =
         buf_error(&head) ? buf_error(&head) : stream_write(c->stream, v, call->body_len ? 2 : 1);

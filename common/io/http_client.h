@@ -53,7 +53,8 @@ struct http_call {
     const char *path;
     const struct http_call_header *headers;
     unsigned n_headers;
-    struct chunk *body; /* one reference taken over; bytes from body_off */
+    uint8_t prefix[8], n_prefix; /* goes before the body, which may belong to others too */
+    struct chunk *body;          /* one reference taken over; bytes from body_off */
     size_t body_off, body_len;
     uint64_t timeout_ms; /* 0 = none */
     http_call_done_fn *done;

@@ -1,39 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A patch is made for the first change of a record or group: an array of its attributes, slices of
- * the old bytes or of the edit's arena. Sealing writes patched messages anew (all other fields
- * copied with their tags, attributes at the place of the first one) and shares the rest.
+ * A record or group that is changed has a list of changes, a few attributes each; its bytes are not
+ * taken apart for that. edit_seal.c writes them.
  */
 #include "common/otlp/edit.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/otlp/edit_internal.h"
 #include "common/otlp/encode.h"
-
-#define EDIT_MAGIC 0x45444954u
-
-struct entry {
-    struct str key, value; /* value: AnyValue bytes */
-    struct str field;      /* the whole KeyValue field as it was; {NULL,0} for a new one */
-    bool is_set, is_deleted;
-};
-
-struct patch {
-    struct entry *entries;
-    uint32_t n, cap;
-    bool is_changed;
-};
-
-struct edit {
-    unsigned magic;
-    struct batch *b;
-    struct arena arena;
-    struct patch **patches[3]; /* by level, made at the first change of that level */
-    uint8_t *dropped;          /* by record */
-    uint32_t n_dropped;
-    bool is_changed, failed;
-};
 
 int batch_edit(struct edit **out, struct batch *b)
 {
@@ -42,6 +18,7 @@ int batch_edit(struct edit **out, struct batch *b)
         return -ENOMEM;
     *e = (struct edit){.magic = EDIT_MAGIC, .b = batch_ref(b)};
     arena_init(&e->arena);
+    buf_init(&e->scratch);
     *out = e;
     return 0;
 }
@@ -54,12 +31,14 @@ void edit_free(struct edit **ep)
     CHECK_OBJ(e, EDIT_MAGIC);
     batch_unref(&e->b);
     arena_fini(&e->arena);
+    buf_fini(&e->scratch);
+    free(e->pieces);
     CLEAR_MAGIC(e);
     free(e);
     *ep = NULL;
 }
 
-static uint32_t attributes_number(const struct edit *e, enum edit_level level)
+uint32_t edit__attributes_number(const struct edit *e, enum edit_level level)
 {
     if (level == EDIT_RESOURCE)
         return RESOURCE_ATTRIBUTES;
@@ -75,187 +54,201 @@ static uint32_t level_size(const struct edit *e, enum edit_level level)
                                   : e->b->n_records;
 }
 
-static struct patch *find_patch(const struct edit *e, struct edit_at at)
+/* A record's message; of a group its envelope, whose fields 1 are the message in pieces. */
+struct str edit__bytes_at(const struct edit *e, struct edit_at at)
 {
-    return e->patches[at.level] ? e->patches[at.level][at.index] : NULL;
+    return at.level == EDIT_RECORD     ? record_body(&e->b->records[at.index])
+           : at.level == EDIT_RESOURCE ? e->b->resources[at.index].envelope
+                                       : e->b->scopes[at.index].envelope;
 }
 
-static struct entry *add_entry(struct edit *e, struct patch *p)
+struct change *edit__changes_at(const struct edit *e, struct edit_at at)
 {
-    if (p->n == p->cap) {
-        uint32_t cap = p->cap ? p->cap * 2 : 16;
-        struct entry *v = arena_alloc(&e->arena, cap * sizeof(*v));
-        if (!v) {
-            e->failed = true;
-            return NULL;
-        }
-        if (p->n)
-            memcpy(v, p->entries, p->n * sizeof(*v));
-        p->entries = v;
-        p->cap = cap;
-    }
-    struct entry *t = &p->entries[p->n++];
-    *t = (struct entry){0};
-    return t;
+    return e->changes[at.level] ? e->changes[at.level][at.index] : NULL;
 }
 
-/* Message bytes that hold the attributes: of a record its body, of a group each piece of its
- * envelope. */
-static bool next_message(const struct edit *e, struct edit_at at, struct wire *outer, bool *started,
-                         struct str *out)
+/* The one that holds for the key now. */
+static struct change *find_change(struct change *c, struct str key)
 {
-    struct field f;
-    if (at.level == EDIT_RECORD) {
-        if (*started)
-            return false;
-        *started = true;
-        *out = record_body(&e->b->records[at.index]);
-        return true;
-    }
-    if (!*started) {
-        *started = true;
-        *outer = wire_of(at.level == EDIT_RESOURCE ? e->b->resources[at.index].envelope
-                                                   : e->b->scopes[at.index].envelope);
-    }
-    while (wire_next(outer, &f) == 1) {
-        if (f.number == 1 && f.type == WIRE_LEN) {
-            *out = f.bytes;
-            return true;
-        }
-    }
-    return false;
+    struct change *last = NULL;
+    for (; c; c = c->next)
+        if (c->op != CHANGE_GONE && str_eq(c->key, key))
+            last = c;
+    return last;
 }
 
-static void load_entries(struct edit *e, struct edit_at at, struct patch *p)
+static struct change *add_change(struct edit *e, struct edit_at at, enum change_op op)
 {
-    uint32_t number = attributes_number(e, at.level);
-    struct wire outer = {0};
-    bool started = false;
-    struct str message;
-    while (next_message(e, at, &outer, &started, &message)) {
-        struct wire w = wire_of(message);
-        struct field f;
-        while (wire_next(&w, &f) == 1) {
-            if (f.number != number || f.type != WIRE_LEN)
-                continue;
-            struct entry *t = add_entry(e, p);
-            if (!t)
-                return;
-            t->key = message_bytes(f.bytes, 1);
-            t->value = message_bytes(f.bytes, 2);
-            t->field = str_make(f.start, (size_t)(f.end - f.start));
-        }
-    }
-}
-
-static struct patch *need_patch(struct edit *e, struct edit_at at)
-{
-    struct patch ***level = &e->patches[at.level];
-    if (e->failed)
-        return NULL;
+    struct change ***level = &e->changes[at.level];
+    struct change *c = arena_alloc(&e->arena, sizeof(*c));
     if (!*level)
-        *level = arena_zalloc(&e->arena, level_size(e, at.level) * sizeof(struct patch *));
-    struct patch *p = *level ? (*level)[at.index] : NULL;
-    if (p || !*level) {
-        e->failed |= !*level;
-        return p;
-    }
-    p = arena_zalloc(&e->arena, sizeof(*p));
-    if (!p) {
+        *level = arena_zalloc(&e->arena, level_size(e, at.level) * sizeof(struct change *));
+    if (!c || !*level) {
         e->failed = true;
         return NULL;
     }
-    (*level)[at.index] = p;
-    load_entries(e, at, p);
-    return e->failed ? NULL : p;
+    *c = (struct change){.op = op};
+    struct change **end = &(*level)[at.index];
+    while (*end)
+        end = &(*end)->next;
+    *end = c;
+    e->is_changed = true;
+    return c;
 }
 
-static struct entry *find_entry(const struct patch *p, struct str key)
-{
-    for (uint32_t i = 0; i < p->n; i++)
-        if (!p->entries[i].is_deleted && str_eq(p->entries[i].key, key))
-            return &p->entries[i];
-    return NULL;
-}
+/* ---- reading through the changes ---- */
 
-/* The AnyValue's bytes in the edit's arena. */
-static struct str keep_value(struct edit *e, struct any v)
+static bool find_old(const struct edit *e, struct edit_at at, struct str key, struct any *out)
 {
-    struct buf b;
-    buf_init(&b);
-    encode_attr(&b, 1, (struct str){NULL, 0}, v);
-    struct str kv = message_bytes(buf_str(&b), 1);
-    struct str value = arena_dup(&e->arena, message_bytes(kv, 2));
-    e->failed |= buf_error(&b) != 0 || !value.p;
-    buf_fini(&b);
-    return value;
-}
-
-void edit_attr_set(struct edit *e, struct edit_at at, struct str key, struct any value)
-{
-    struct patch *p = need_patch(e, at);
-    if (!p)
-        return;
-    struct entry *t = find_entry(p, key);
-    struct str bytes = keep_value(e, value);
-    if (t) {
-        for (struct entry *d = t + 1; d < p->entries + p->n; d++) /* duplicates of the key go */
-            d->is_deleted |= str_eq(d->key, key);
-    } else {
-        t = add_entry(e, p);
-        if (!t)
-            return;
-        t->key = arena_dup(&e->arena, key);
-    }
-    t->value = bytes;
-    t->is_set = true;
-    p->is_changed = e->is_changed = true;
-}
-
-void edit_attr_delete(struct edit *e, struct edit_at at, struct str key)
-{
-    struct any unused;
-    if (!find_patch(e, at) && !edit_attr_get(e, at, key, &unused))
-        return; /* nothing to delete: no patch for it */
-    struct patch *p = need_patch(e, at);
-    for (uint32_t i = 0; p && i < p->n; i++) {
-        if (p->entries[i].is_deleted || !str_eq(p->entries[i].key, key))
-            continue;
-        p->entries[i].is_deleted = true;
-        p->is_changed = e->is_changed = true;
-    }
+    uint32_t number = edit__attributes_number(e, at.level);
+    if (at.level == EDIT_RECORD)
+        return attr_find(edit__bytes_at(e, at), number, key, out);
+    return envelope_attr_find(edit__bytes_at(e, at), number, key, out);
 }
 
 bool edit_attr_get(const struct edit *e, struct edit_at at, struct str key, struct any *out)
 {
-    const struct patch *p = find_patch(e, at);
-    if (p) {
-        const struct entry *t = find_entry(p, key);
-        if (t)
-            *out = any_read(t->value);
-        return t != NULL;
-    }
-    struct wire outer = {0};
-    bool started = false;
-    struct str message;
-    while (next_message(e, at, &outer, &started, &message))
-        if (attr_find(message, attributes_number(e, at.level), key, out))
+    const struct change *c = find_change(edit__changes_at(e, at), key);
+    if (!c)
+        return find_old(e, at, key, out);
+    if (c->op == CHANGE_DELETE)
+        return false;
+    *out = any_read(c->value);
+    return true;
+}
+
+/* The next KeyValue at or after byte *pos of a message that begins at `base`. */
+static bool next_in(struct str message, const char *base, uint32_t number, size_t *pos,
+                    struct attr *out)
+{
+    size_t from = (size_t)(message.p - base), at = MAX(*pos, from);
+    if (at >= from + message.n)
+        return false;
+    struct wire w = wire_of(str_make(base + at, from + message.n - at));
+    bool is_there = attr_next(&w, number, out);
+    *pos = is_there ? (size_t)((const char *)w.p - base) : from + message.n;
+    return is_there;
+}
+
+static bool next_old(const struct edit *e, struct edit_at at, size_t *pos, struct attr *out)
+{
+    struct str all = edit__bytes_at(e, at);
+    uint32_t number = edit__attributes_number(e, at.level);
+    if (at.level == EDIT_RECORD)
+        return next_in(all, all.p, number, pos, out);
+    struct wire outer = wire_of(all);
+    struct field f;
+    while (wire_next(&outer, &f) == 1)
+        if (f.number == 1 && f.type == WIRE_LEN && f.bytes.n &&
+            next_in(f.bytes, all.p, number, pos, out))
             return true;
+    return false;
+}
+
+/* Whether the KeyValue that ends at `end` is the first of its key. */
+static bool is_first(const struct edit *e, struct edit_at at, size_t end, struct str key)
+{
+    struct attr a;
+    size_t pos = 0;
+    while (next_old(e, at, &pos, &a))
+        if (str_eq(a.key, key))
+            return pos == end;
     return false;
 }
 
 bool edit_attr_next(const struct edit *e, struct edit_at at, size_t *pos, struct attr *out)
 {
-    /* Iterating makes the patch: positions are indexes of its entries. */
-    const struct patch *p = need_patch((struct edit *)(uintptr_t)e, at);
-    while (p && *pos < p->n) {
-        const struct entry *t = &p->entries[(*pos)++];
-        if (t->is_deleted)
+    /* Positions are byte offsets in the old bytes, after those numbers of changes. */
+    static const size_t added = SIZE_MAX / 2;
+    struct change *changes = edit__changes_at(e, at);
+    while (*pos < added && next_old(e, at, pos, out)) {
+        const struct change *c = find_change(changes, out->key);
+        if (c && (c->op != CHANGE_SET || !is_first(e, at, *pos, out->key)))
             continue;
-        *out = (struct attr){t->key, t->value};
+        if (c)
+            *out = (struct attr){c->key, c->value};
+        return true;
+    }
+    *pos = MAX(*pos, added);
+    size_t i = added;
+    for (struct change *c = changes; c; c = c->next, i++) {
+        struct any unused;
+        if (i < *pos || (c->op != CHANGE_APPEND && c->op != CHANGE_SET) ||
+            (c->op == CHANGE_SET && find_old(e, at, c->key, &unused)))
+            continue;
+        *pos = i + 1;
+        *out = (struct attr){c->key, c->value};
         return true;
     }
     return false;
+}
+
+/* ---- changing ---- */
+
+/* Whether c sets just that: the common values only, others are encoded each time. */
+static bool is_same(const struct change *c, struct str key, struct any v)
+{
+    if (!str_eq(c->key, key))
+        return false;
+    struct any old = any_read(c->value);
+    if (old.type != v.type)
+        return false;
+    return v.type == ANY_STRING ? str_eq(old.s, v.s) : v.type == ANY_INT && old.i == v.i;
+}
+
+/* Key, value and field of c. */
+static void write_field(struct edit *e, struct edit_at at, struct change *c, struct str key,
+                        struct any value)
+{
+    const struct change *last = e->last_level == at.level ? e->last_set : NULL;
+    if (last && is_same(last, key, value)) {
+        c->key = last->key;
+        c->value = last->value;
+        c->field = last->field;
+    } else {
+        buf_reset(&e->scratch);
+        encode_attr(&e->scratch, edit__attributes_number(e, at.level), key, value);
+        c->field = arena_dup(&e->arena, buf_str(&e->scratch));
+        struct wire w = wire_of(c->field);
+        struct field kv;
+        if (buf_error(&e->scratch) || !c->field.p || wire_next(&w, &kv) != 1) {
+            e->failed = true;
+            return;
+        }
+        c->key = message_bytes(kv.bytes, 1);
+        c->value = message_bytes(kv.bytes, 2);
+        e->last_set = c;
+        e->last_level = at.level;
+    }
+    /* Lengths around it may need more bytes than before, and a group a further piece. */
+    e->growth += c->field.n + 32;
+}
+
+void edit_attr_set(struct edit *e, struct edit_at at, struct str key, struct any value)
+{
+    struct change *c = find_change(edit__changes_at(e, at), key);
+    if (!c || c->op == CHANGE_DELETE)
+        c = add_change(e, at, c ? CHANGE_APPEND : CHANGE_SET);
+    if (!c)
+        return;
+    write_field(e, at, c, key, value);
+}
+
+void edit_attr_delete(struct edit *e, struct edit_at at, struct str key)
+{
+    struct any unused;
+    struct change *c = find_change(edit__changes_at(e, at), key);
+    if (c) {
+        c->op = c->op == CHANGE_APPEND ? CHANGE_GONE : CHANGE_DELETE;
+        return;
+    }
+    if (!find_old(e, at, key, &unused))
+        return;
+    c = add_change(e, at, CHANGE_DELETE);
+    if (!c)
+        return;
+    c->key = arena_dup(&e->arena, key);
+    e->failed |= !c->key.p;
 }
 
 void edit_drop(struct edit *e, uint32_t record)
@@ -271,148 +264,7 @@ void edit_drop(struct edit *e, uint32_t record)
     e->is_changed = true;
 }
 
-/* ---- sealing ---- */
-
-/* What the old KeyValue had besides key and value. */
-static void put_unknown(struct buf *out, struct str field)
-{
-    struct wire outer = wire_of(field), w;
-    struct field kv, f;
-    if (wire_next(&outer, &kv) != 1)
-        return;
-    w = wire_of(kv.bytes);
-    while (wire_next(&w, &f) == 1)
-        if (f.number > 2)
-            buf_add(out, f.start, (size_t)(f.end - f.start));
-}
-
-static void put_entries(struct buf *out, const struct patch *p, uint32_t number)
-{
-    for (uint32_t i = 0; i < p->n; i++) {
-        const struct entry *t = &p->entries[i];
-        if (t->is_deleted)
-            continue;
-        if (!t->is_set) {
-            buf_add_str(out, t->field);
-            continue;
-        }
-        size_t mark = wire_begin(out, number);
-        wire_put_bytes(out, 1, t->key);
-        wire_put_bytes(out, 2, t->value);
-        put_unknown(out, t->field);
-        wire_end(out, mark);
-    }
-}
-
-/* The message with its attributes replaced: they stand where the first one stood, else at the end.
- */
-static void put_message(struct buf *out, struct str message, const struct patch *p, uint32_t number,
-                        bool *done)
-{
-    struct wire w = wire_of(message);
-    struct field f;
-    while (wire_next(&w, &f) == 1) {
-        if (f.number != number || f.type != WIRE_LEN) {
-            buf_add(out, f.start, (size_t)(f.end - f.start));
-        } else if (!*done) {
-            put_entries(out, p, number);
-            *done = true;
-        }
-    }
-}
-
-static void put_envelope(struct buf *out, struct str envelope, const struct patch *p,
-                         uint32_t number)
-{
-    struct wire w = wire_of(envelope);
-    struct field f;
-    bool done = false;
-    while (wire_next(&w, &f) == 1) {
-        if (f.number != 1 || f.type != WIRE_LEN) {
-            buf_add(out, f.start, (size_t)(f.end - f.start));
-            continue;
-        }
-        size_t mark = wire_begin(out, 1);
-        put_message(out, f.bytes, p, number, &done);
-        wire_end(out, mark);
-    }
-    if (!done) { /* no attribute so far: a further piece, which merges with the first */
-        size_t mark = wire_begin(out, 1);
-        put_entries(out, p, number);
-        wire_end(out, mark);
-    }
-}
-
-static struct str sealed_envelope(struct edit *e, struct edit_at at, struct str old,
-                                  struct buf *tmp)
-{
-    const struct patch *p = find_patch(e, at);
-    if (!p || !p->is_changed)
-        return old;
-    buf_reset(tmp);
-    put_envelope(tmp, old, p, attributes_number(e, at.level));
-    return buf_str(tmp);
-}
-
-static void seal_record(struct edit *e, struct batch_builder *bb, uint32_t i, struct buf *tmp)
-{
-    const struct batch *b = e->b;
-    const struct record *r = &b->records[i];
-    const struct patch *p = find_patch(e, (struct edit_at){EDIT_RECORD, i});
-    if (!p || !p->is_changed) {
-        batch_builder_record_field(bb, r, b->keys ? &b->keys[i] : NULL, false);
-        return;
-    }
-    uint32_t number = attributes_number(e, EDIT_RECORD);
-    bool done = false;
-    buf_reset(tmp);
-    put_message(tmp, record_body(r), p, number, &done);
-    if (!done)
-        put_entries(tmp, p, number);
-    /* Attributes are no part of the key: it stays. */
-    batch_builder_record(bb, buf_str(tmp), r->items, b->keys ? &b->keys[i] : NULL);
-}
-
-static int seal(struct edit *e, struct batch **out)
-{
-    const struct batch *b = e->b;
-    struct batch_builder bb;
-    struct buf tmp;
-    buf_init(&tmp);
-    batch_builder_init(&bb, b->signal);
-    for (uint32_t i = 0; i < b->n_chunks; i++)
-        batch_builder_share(&bb, b->chunks[i]);
-    for (uint32_t r = 0; r < b->n_resources; r++) {
-        const struct resource_group *res = &b->resources[r];
-        bool has_resource = false;
-        for (uint32_t s = res->first_scope; s < res->first_scope + res->n_scopes; s++) {
-            const struct scope_group *g = &b->scopes[s];
-            bool has_scope = false;
-            for (uint32_t i = g->first_record; i < g->first_record + g->n_records; i++) {
-                if (e->dropped && e->dropped[i])
-                    continue;
-                if (!has_resource)
-                    batch_builder_resource(
-                        &bb,
-                        sealed_envelope(e, (struct edit_at){EDIT_RESOURCE, r}, res->envelope, &tmp),
-                        true);
-                if (!has_scope)
-                    batch_builder_scope(
-                        &bb, sealed_envelope(e, (struct edit_at){EDIT_SCOPE, s}, g->envelope, &tmp),
-                        true);
-                has_resource = has_scope = true;
-                seal_record(e, &bb, i, &tmp);
-            }
-        }
-    }
-    if (buf_error(&tmp))
-        bb.error = -ENOMEM;
-    buf_fini(&tmp);
-    int r = batch_builder_seal(&bb, out);
-    if (r == 0 && *out)
-        (*out)->received_ns = b->received_ns;
-    return r;
-}
+/* ---- the end ---- */
 
 int edit_seal(struct edit **ep, struct batch **out)
 {
@@ -422,7 +274,7 @@ int edit_seal(struct edit **ep, struct batch **out)
     if (r == 0 && !e->is_changed)
         *out = batch_ref(e->b);
     else if (r == 0)
-        r = seal(e, out);
+        r = edit__seal(e, out);
     edit_free(ep);
     return r;
 }

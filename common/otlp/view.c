@@ -203,27 +203,15 @@ bool attr_next(struct wire *w, uint32_t number, struct attr *out)
     return false;
 }
 
-/*
- * The key is field 1 and comes first in what every encoder writes: a look at the first bytes rules
- * an attribute out without walking it.
- */
-static bool may_have_key(struct str kv, struct str key)
-{
-    const uint8_t *p = (const uint8_t *)kv.p;
-    if (kv.n < 2 || p[0] != (1 << 3 | WIRE_LEN) || p[1] >= 0x80)
-        return true;
-    return p[1] == key.n;
-}
-
 bool attr_find(struct str message, uint32_t number, struct str key, struct any *out)
 {
     struct wire w = wire_of(message);
     struct field f;
     struct attr a;
     while (wire_next(&w, &f) == 1) {
-        if (f.number != number || f.type != WIRE_LEN || !may_have_key(f.bytes, key))
+        if (f.number != number || f.type != WIRE_LEN || !str_eq(attr_key(f.bytes), key))
             continue;
-        if (read_attr(f.bytes, &a) && str_eq(a.key, key)) {
+        if (read_attr(f.bytes, &a)) {
             *out = any_read(a.value);
             return true;
         }

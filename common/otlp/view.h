@@ -84,4 +84,22 @@ struct str span_trace_state(const struct record *r);
 uint64_t message_u64(struct str message, uint32_t number, uint64_t fallback);
 struct str message_bytes(struct str message, uint32_t number);
 
+/*
+ * The key of a KeyValue (last wins). Nearly all are a key and then a value, in lengths of a byte or
+ * two: that is seen without walking them.
+ */
+static inline struct str attr_key(struct str kv)
+{
+    const uint8_t *p = (const uint8_t *)kv.p;
+    size_t key = kv.n >= 2 && p[0] == (1 << 3 | WIRE_LEN) && p[1] < 0x80 ? p[1] + 2u : SIZE_MAX;
+    size_t left = key <= kv.n ? kv.n - key : 1;
+    bool is_plain = left == 0;
+    if (left >= 2 && p[key] == (2 << 3 | WIRE_LEN))
+        is_plain = p[key + 1] < 0x80
+                       ? p[key + 1] == left - 2
+                       : left >= 3 && p[key + 2] < 0x80 &&
+                             ((p[key + 1] & 0x7fu) | (size_t)p[key + 2] << 7) == left - 3;
+    return is_plain ? str_make(p + 2, key - 2) : message_bytes(kv, 1);
+}
+
 #endif

@@ -342,11 +342,15 @@ static void dispatch(struct queue *q)
     entry_update(&q->entry, is_full, q);
 }
 
-/* A batch that keeps more than twice its bytes from being freed is copied before it waits. */
+/*
+ * A batch that keeps more than twice its bytes from being freed is copied before it waits. A whole
+ * request is not: there is only what its chunk's class is larger, and it can be sent as it lies.
+ */
 static void compact(struct batch **b)
 {
     struct batch *small;
-    if (batch_pinned_bytes(*b) <= 2 * (*b)->bytes + (64 << 10) || batch_compact(&small, *b) != 0)
+    if ((*b)->raw.p || batch_pinned_bytes(*b) <= 2 * (*b)->bytes + (64 << 10) ||
+        batch_compact(&small, *b) != 0)
         return;
     batch_unref(b);
     *b = small;

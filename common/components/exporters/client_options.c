@@ -120,21 +120,34 @@ static enum coding coding_of(enum client_compression c)
     return c == COMPRESS_GZIP ? CODING_GZIP : c == COMPRESS_ZSTD ? CODING_ZSTD : CODING_IDENTITY;
 }
 
-int client_body(struct chunk **out, const struct batch *b, enum client_compression c,
-                size_t headroom, bool *is_compressed)
+/* The request's bytes: as they were received, or framed. */
+static int plain_body(struct http_call *call, const struct batch *b)
 {
-    struct chunk *plain;
-    int r = batch_frame(&plain, b, headroom);
-    *is_compressed = false;
-    if (r || c == COMPRESS_NONE) {
-        if (r == 0)
-            *out = plain;
-        return r;
+    if (b->raw.p) {
+        call->body = chunk_ref(b->chunks[0]);
+        call->body_off = (size_t)((const uint8_t *)b->raw.p - call->body->data);
+        call->body_len = b->raw.n;
+        return 0;
     }
-    struct str body = str_make(plain->data + headroom, plain->len - headroom);
-    r = coding_encode(out, coding_of(c), body, headroom);
+    int r = batch_frame(&call->body, b, 0);
+    call->body_len = r ? 0 : call->body->len;
+    return r;
+}
+
+int client_body(struct http_call *call, const struct batch *b, enum client_compression c,
+                bool *is_compressed)
+{
+    int r = plain_body(call, b);
+    *is_compressed = c != COMPRESS_NONE;
+    if (r || c == COMPRESS_NONE)
+        return r;
+    struct chunk *plain = call->body;
+    struct str body = str_make(plain->data + call->body_off, call->body_len);
+    call->body = NULL;
+    r = coding_encode(&call->body, coding_of(c), body, 0);
     chunk_unref(&plain);
-    *is_compressed = true;
+    call->body_off = 0;
+    call->body_len = r ? 0 : call->body->len;
     return r;
 }
 

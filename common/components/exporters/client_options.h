@@ -35,12 +35,12 @@ int client_tls_context(struct tls_context **out, const struct client_endpoint *e
                        struct err *e) MUSTCHECK;
 
 /*
- * The body of a request: framed, compressed as configured, `headroom` bytes spare in front.
+ * The body of the call: the request as it was received, or framed; compressed as configured.
  * *is_compressed tells. -ENOMEM.
  */
 struct batch;
-int client_body(struct chunk **out, const struct batch *b, enum client_compression c,
-                size_t headroom, bool *is_compressed) MUSTCHECK;
+int client_body(struct http_call *call, const struct batch *b, enum client_compression c,
+                bool *is_compressed) MUSTCHECK;
 const char *client_compression_name(enum client_compression c);
 
 #endif

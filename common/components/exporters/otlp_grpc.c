@@ -199,9 +199,8 @@ static void push(struct instance *in, struct queue_request *request)
     uint64_t now = clock_mono_ns();
     struct attempt *t = xcalloc(1, sizeof(*t));
     bool is_compressed;
-    int r = client ? client_body(&t->call.body, request->batch, self->compression, GRPC_PREFIX,
-                                 &is_compressed)
-                   : -ENOMEM;
+    int r =
+        client ? client_body(&t->call, request->batch, self->compression, &is_compressed) : -ENOMEM;
     if (r) {
         struct outcome o = {.kind = OUTCOME_RETRYABLE, .reason = "out of memory"};
         free(t);
@@ -210,11 +209,11 @@ static void push(struct instance *in, struct queue_request *request)
     }
     t->self = self;
     t->request = request;
-    grpc_prefix(t->call.body->data, is_compressed, t->call.body->len - GRPC_PREFIX);
+    grpc_prefix(t->call.prefix, is_compressed, t->call.body_len);
+    t->call.n_prefix = GRPC_PREFIX;
     t->call.path = signal_info[request->batch->signal].grpc_path;
     t->call.headers = self->headers.v + !is_compressed;
     t->call.n_headers = self->headers.n - !is_compressed;
-    t->call.body_len = t->call.body->len;
     if (request->deadline_ns)
         t->call.timeout_ms =
             request->deadline_ns > now ? MAX((request->deadline_ns - now) / NS_PER_MS, 1u) : 1;

@@ -187,8 +187,7 @@ static void push(struct instance *in, struct queue_request *request)
     uint64_t now = clock_mono_ns();
     struct attempt *t = xcalloc(1, sizeof(*t));
     bool is_compressed;
-    if (!client ||
-        client_body(&t->call.body, request->batch, self->compression, 0, &is_compressed)) {
+    if (!client || client_body(&t->call, request->batch, self->compression, &is_compressed)) {
         struct outcome o = {.kind = OUTCOME_RETRYABLE, .reason = "out of memory"};
         free(t);
         queue_done(self->queue, request, &o);
@@ -199,7 +198,6 @@ static void push(struct instance *in, struct queue_request *request)
     t->call.path = self->path;
     t->call.headers = self->headers.v + !is_compressed;
     t->call.n_headers = self->headers.n - !is_compressed;
-    t->call.body_len = t->call.body->len;
     if (request->deadline_ns)
         t->call.timeout_ms =
             request->deadline_ns > now ? MAX((request->deadline_ns - now) / NS_PER_MS, 1u) : 1;
