@@ -25,7 +25,7 @@ struct client_conn {
     void *state;
     struct list in_client, calls; /* calls on the wire */
     unsigned n_calls;
-    bool is_ready, is_going, is_closing;
+    bool is_ready, is_going, is_closing, wants_flush;
     struct task free_task;
 };
 

@@ -33,6 +33,7 @@ struct h2 {
 };
 
 static void flush(struct http_conn *c);
+static void run_flush(struct task *t);
 
 /* ---- head ---- */
 
@@ -319,11 +320,23 @@ static void h2_respond(struct http_exchange *x, const struct http_response *resp
      * still sends is thrown away until it has seen the answer.
      */
     h->wants_flush = true;
-    if (!h->is_receiving)
-        flush(c);
+    if (!h->is_receiving && !c->is_flush_posted) { /* with others of this turn, in one write */
+        c->is_flush_posted = true;
+        c->flush_task.run = run_flush;
+        loop_post(c->home->loop, &c->flush_task);
+    }
 }
 
 /* ---- sending ---- */
+
+/* Runs before the connection's memory goes, which is posted too. */
+static void run_flush(struct task *t)
+{
+    struct http_conn *c = CONTAINER_OF(t, struct http_conn, flush_task);
+    c->is_flush_posted = false;
+    if (!c->is_closing)
+        flush(c);
+}
 
 static void flush(struct http_conn *c)
 {

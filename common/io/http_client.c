@@ -244,6 +244,17 @@ static bool may_dial(const struct http_client *client)
     return usable < client->config.max_conns;
 }
 
+static void flush_all(struct http_client *client)
+{
+    LIST_EACH_SAFE (it, next, &client->conns) {
+        struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
+        if (!c->wants_flush)
+            continue;
+        c->wants_flush = false;
+        client->proto->flush(c); /* may end it */
+    }
+}
+
 static void run_pump(struct task *t)
 {
     struct http_client *client = CONTAINER_OF(t, struct http_client, pump_task);
@@ -257,11 +268,8 @@ static void run_pump(struct task *t)
     }
     while (!list_is_empty(&client->waiting)) {
         struct client_conn *c = find_room(client);
-        if (!c) {
-            if (may_dial(client))
-                dial(client);
-            return;
-        }
+        if (!c)
+            break;
         struct http_call *call = LIST_ENTRY(client->waiting.next, struct http_call, in_client);
         list_remove(&call->in_client);
         list_push(&c->calls, &call->in_client);
@@ -270,9 +278,11 @@ static void run_pump(struct task *t)
         int r = client->proto->submit(c, call);
         if (r)
             client_call_done(call, r, "cannot submit");
-        else
-            client->proto->flush(c);
+        c->wants_flush = true;
     }
+    flush_all(client); /* many calls leave in one write */
+    if (!list_is_empty(&client->waiting) && !find_room(client) && may_dial(client))
+        dial(client);
 }
 
 /* Never from inside a call of the user's: done() does not come back while he is sending. */

@@ -81,7 +81,8 @@ struct http_conn {
     bool is_going, is_closing;
     bool is_lingering; /* answered for good; open only so that the peer can read the answer */
     uint64_t touched_ns;
-    struct task free_task;
+    struct task free_task, flush_task;
+    bool is_flush_posted;
 };
 
 /* What a loop holds of a server. */

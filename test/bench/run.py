@@ -41,6 +41,8 @@ exporters:
     endpoint: 127.0.0.1:{sink}
     tls: {{insecure: true}}
     compression: none
+    # At saturation the sink falls behind: a short queue is full, and its memory warm, in no time.
+    sending_queue: {{queue_size: 64}}
 """
 TAIL = """
 processors:
