@@ -51,6 +51,7 @@ enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
 enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 enum { MSG_OOB = 1, MSG_PEEK = 2, MSG_TRUNC = 0x20, MSG_ERRQUEUE = 0x2000 };
 enum { PF_IO_WORKER = 0x10, PF_KTHREAD = 0x00200000, PF_USER_WORKER = 0x00004000 };
+enum { MAP_ANONYMOUS = 0x20 };
 #define ENOSYS 38
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

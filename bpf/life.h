@@ -3,6 +3,7 @@
 #ifndef TAILRACE_LIFE_H
 #define TAILRACE_LIFE_H
 
+#include "bpf/process.h"
 #include "bpf/tcp.h"
 
 static __always_inline void note_listener(struct sock *sk, bool begins)
@@ -21,8 +22,10 @@ static __always_inline void note_listener(struct sock *sk, bool begins)
         bpf_map_update_elem(&listeners, &key, &one, BPF_ANY);
     u16 port = key.port;
     u8 yes = 1;
-    if (tgid != self_tgid && bpf_map_lookup_elem(&ports, &port))
-        bpf_map_update_elem(&selected, &tgid, &yes, BPF_ANY);
+    if (tgid == self_tgid || !bpf_map_lookup_elem(&ports, &port))
+        return;
+    bpf_map_update_elem(&selected, &tgid, &yes, BPF_ANY);
+    tell(WIRE_LISTENS, tgid, port);
 }
 
 /*

@@ -11,6 +11,7 @@ const volatile unsigned int self_tgid = 0;       /* never observed */
 const volatile unsigned char select_all = 0;     /* every process */
 const volatile unsigned char select_unknown = 0; /* executables nobody has judged yet: captured */
 const volatile unsigned long long wake_bytes = 2 << 20; /* ring fill that wakes the reader */
+const volatile unsigned char has_tls = 0;               /* plaintext of TLS libraries is observed */
 const volatile unsigned char raw_sockets = 0; /* tier kprobe: a socket is a bare address there */
 
 /* State of a connection: 104 bytes, charged to the socket. */
@@ -54,6 +55,14 @@ struct {
     __type(key, u32);
     __type(value, u8);
 } selected SEC(".maps");
+
+/* Processes that have mapped memory since user space looked at what they have mapped. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 8192);
+    __type(key, u32);
+    __type(value, u8);
+} mapping SEC(".maps");
 
 /* Ports whose listeners make their process selected. */
 struct {
@@ -110,6 +119,18 @@ static __always_inline void count(u32 which, u64 n)
     u64 *v = bpf_map_lookup_elem(&counters, &which);
     if (v)
         *v += n;
+}
+
+unsigned long long woken_ns =
+    0; /* when the reader was last woken for a record that has no time to wait */
+
+/* Flags for a record that should not wait for the next drain; at most 1,000 of them a second. */
+static __always_inline u64 wake_soon(u64 now)
+{
+    if (now - woken_ns < 1000000)
+        return BPF_RB_NO_WAKEUP;
+    woken_ns = now;
+    return BPF_RB_FORCE_WAKEUP;
 }
 
 static __always_inline bool is_selected(u32 tgid)

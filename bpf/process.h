@@ -46,22 +46,24 @@ int BPF_PROG(tr_exec, struct task_struct *task, int old_pid, struct linux_binprm
     u64 len = to > from ? to - from : 0;
     asm volatile("if %0 < 256 goto +1; %0 = 256;" : "+r"(len));
     r->argv_len = bpf_probe_read_user(r->argv, len, (void *)from) == 0 ? (u32)len : 0;
-    bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+    bpf_ringbuf_submit(r, has_tls ? wake_soon(r->h.time_ns) : BPF_RB_NO_WAKEUP);
     return 0;
 }
 
+/* What can lead to probes in the process does not wait; its end does. */
 static __always_inline void tell(u16 type, u32 tgid, u32 parent)
 {
+    u64 now = bpf_ktime_get_ns();
     struct wire_process *r = bpf_ringbuf_reserve(&control_ring, sizeof(*r), 0);
     if (!r) {
         count(WIRE_LOST_CONTROL, 1);
         return;
     }
-    fill_head(&r->h, type, sizeof(*r), bpf_ktime_get_ns());
+    fill_head(&r->h, type, sizeof(*r), now);
     r->cgroup = cgroup_of_current();
     r->tgid = tgid;
     r->parent = parent;
-    bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+    bpf_ringbuf_submit(r, has_tls && type != WIRE_EXIT ? wake_soon(now) : BPF_RB_NO_WAKEUP);
 }
 
 /* Since 2.6.35. Children are observed as their parents are. */
@@ -90,6 +92,7 @@ int BPF_PROG(tr_exit, struct task_struct *task)
     if ((u32)task->pid != tgid || !is_selected(tgid))
         return 0;
     bpf_map_delete_elem(&selected, &tgid);
+    bpf_map_delete_elem(&mapping, &tgid);
     tell(WIRE_EXIT, tgid, 0);
     return 0;
 }

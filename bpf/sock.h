@@ -135,7 +135,9 @@ static __always_inline void fill_data(struct wire_data *r, const struct event *e
     r->dir = e->dir;
     r->hole = e->hole;
     r->lost_before = c->lost[e->dir & 1];
-    r->head = r->tail = r->pad = 0;
+    r->head = r->tail = 0;
+    r->opaque = c->opaque;
+    r->pad[0] = r->pad[1] = r->pad[2] = 0;
 }
 
 static __always_inline u64 wake_flags(const struct event *e)
@@ -296,19 +298,31 @@ static __always_inline void set_position(struct event *e, struct sock *sk)
     c->end_ns[d] = e->now;
 }
 
-/* A TLS record as a direction's first bytes: the hello goes up, ciphertext stays. */
-static __always_inline void look_for_tls(struct conn *c, const struct source *s)
+/*
+ * A TLS record as a direction's first bytes, or, of a connection that was met in mid-life, as those
+ * of a call: the first record goes up if it is of the handshake, ciphertext stays.
+ */
+static __always_inline void look_for_tls(struct event *e, const struct source *s)
 {
-    u8 start[3] = {0};
+    struct conn *c = e->c;
+    u8 start[5] = {0};
     u64 at = s->buf;
     if (s->iov && bpf_probe_read_user(&at, sizeof(at), (void *)s->iov))
         return;
-    if (bpf_probe_read_user(start, sizeof(start), (void *)at))
+    if (e->len < sizeof(start) || bpf_probe_read_user(start, sizeof(start), (void *)at))
         return;
-    if (start[0] >= 0x14 && start[0] <= 0x17 && start[1] == 3 && start[2] <= 4) {
-        c->opaque = 1;
-        c->mode = WIRE_LENGTHS;
-    }
+    u32 record = sizeof(start) + ((u32)start[3] << 8 | start[4]);
+    if (start[0] < 0x14 || start[0] > 0x17 || start[1] != 3 || start[2] > 4 ||
+        record > WIRE_TLS_RECORD_MAX)
+        return;
+    c->opaque = 1;
+    c->mode = WIRE_LENGTHS;
+    e->tail = 0;
+    e->hole = WIRE_HOLE_NONE;
+    if (start[0] != 0x16)
+        e->head = 0;
+    else if (e->head > record)
+        e->head = record;
 }
 
 static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
@@ -316,10 +330,12 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
     if (!is_selected(tgid) || !is_tcp(sk))
         return 0;
-    if (has_tls)
-        ssl_bind(sk); /* before any early return: what would block binds, too */
-    if (ret <= 0)
+    struct ssl_call *call = ssl_inside();
+    if (ret <= 0) { /* what would block binds, too */
+        if (call)
+            ssl_bind(call, sk, conn_get(sk));
         return 0;
+    }
     if (dir == WIRE_RECV && (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)))
         return 0; /* not bytes of the stream */
     struct conn *c = conn_get(sk);
@@ -328,6 +344,8 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
         bool joined = tp && (had_bytes(tp, dir, (u32)ret) || had_bytes(tp, dir == WIRE_SEND, 0));
         c = conn_new(sk, WIRE_ROLE_UNKNOWN, joined);
     }
+    if (call)
+        ssl_bind(call, sk, c);
     if (!c)
         return 0;
     struct event e = {.c = c, .now = bpf_ktime_get_ns(), .len = (u32)ret, .dir = dir};
@@ -347,8 +365,8 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
             find_source(&s, sk, dir);
         if (s.hole)
             e.hole = s.hole;
-        else if (e.pos == 0 && !c->joined && !c->opaque)
-            look_for_tls(c, &s);
+        else if (!c->opaque && (c->joined ? c->mode == WIRE_UNDECIDED : e.pos == 0))
+            look_for_tls(&e, &s);
     }
     if (e.head && !s.hole)
         send_bytes(&e, &s);

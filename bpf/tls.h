@@ -1,26 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Plaintext of OpenSSL: SSL_read, SSL_write and their _ex forms, at the call's return, when it has
- * succeeded (a WANT_WRITE that is tried again would count twice at entry, and a mapped file that is
- * not in memory yet would fault there).
+ * Plaintext of OpenSSL, at a call's end when it has succeeded (a WANT_WRITE that is tried again
+ * would count twice at entry, and a mapped file that is not in memory yet would fault there).
+ * Which functions are probed is user space's choice (agent/ebpf/tls_sites.c); the probe's cookie
+ * says what it sits on.
  *
- * Which socket: a socket call inside an SSL call binds {process, SSL object} to that socket's
- * cookie; another cookie begins a new generation, since programs use the same object for one
- * connection after the other.
+ * Which socket: a socket call inside an SSL call, the handshake's included, binds {process, SSL
+ * object} to that socket's cookie; another cookie, and the object's end, begin a new generation,
+ * since programs use the same address for one connection after the other. An object whose calls
+ * come without a socket call where one would have to be (a read or handshake that waits, a write
+ * that succeeds) has no socket: its bytes go through memory. Until either is known, nothing is
+ * told of it.
  */
 #ifndef TAILRACE_TLS_H
 #define TAILRACE_TLS_H
 
-#include "bpf/conn.h"
+#include "bpf/process.h"
 
-const volatile unsigned char has_tls = 0;
-
-struct ssl_key {
-    u64 ssl;
-    u32 tgid, pad;
-};
 struct ssl_state {
-    u64 cookie;
+    u64 cookie; /* 0: it is known to have no socket */
     u64 pos[2];
     u32 head[2], tail[2];
     u32 generation;
@@ -28,49 +26,65 @@ struct ssl_state {
 };
 struct ssl_call {
     u64 ssl, buf, num;
-    u64 done; /* where an _ex call stores its count */
+    u64 done; /* where the count of bytes is put; 0: it is the result */
     u64 began_ns;
-    u32 dir, pad;
+    u32 what;      /* enum wire_ssl */
+    u8 is_touched; /* a socket call was made in it */
+    u8 pad[3];
 };
 
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 16384);
-    __type(key, struct ssl_key);
+    __type(key, struct wire_ssl_key);
     __type(value, struct ssl_state);
 } ssl_states SEC(".maps");
 
-/* Calls under way, by thread. */
+/* Calls under way, by thread. LRU: a thread that is killed in one leaves its entry behind. */
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 4096);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 8192);
     __type(key, u64);
     __type(value, struct ssl_call);
 } ssl_calls SEC(".maps");
 
-/* Called for every socket call of a selected process: the state of the SSL object it is inside of.
- */
-static __always_inline struct ssl_state *ssl_bind(struct sock *sk)
+/* The SSL call that this thread is in. */
+static __always_inline struct ssl_call *ssl_inside(void)
 {
     u64 id = bpf_get_current_pid_tgid();
-    struct ssl_call *call = bpf_map_lookup_elem(&ssl_calls, &id);
-    struct ssl_key k = {.tgid = (u32)(id >> 32)};
-    struct ssl_state *s, fresh;
-    if (!call)
-        return NULL;
-    k.ssl = call->ssl;
+    return has_tls ? bpf_map_lookup_elem(&ssl_calls, &id) : NULL;
+}
+
+static __always_inline struct ssl_state *ssl_fresh(const struct wire_ssl_key *k, u64 cookie)
+{
+    struct ssl_state s;
+    __builtin_memset(&s, 0, sizeof(s));
+    s.cookie = cookie;
+    s.generation = bpf_get_prandom_u32() | 1;
+    bpf_map_update_elem(&ssl_states, k, &s, BPF_ANY);
+    return bpf_map_lookup_elem(&ssl_states, k);
+}
+
+/*
+ * For every socket call in an SSL call, also one that would block. A socket that began with
+ * something else than TLS is not the object's: certificate checks and session stores are asked
+ * inside of calls, too.
+ */
+static __always_inline void ssl_bind(struct ssl_call *call, struct sock *sk, struct conn *c)
+{
+    struct wire_ssl_key k = {.ssl = call->ssl, .tgid = bpf_get_current_pid_tgid() >> 32};
     u64 cookie = cookie_of(sk);
-    if (!cookie)
-        return NULL;
-    s = bpf_map_lookup_elem(&ssl_states, &k);
-    if (s && s->cookie == cookie)
-        return s;
-    __builtin_memset(&fresh, 0, sizeof(fresh));
-    fresh.cookie = cookie;
-    fresh.generation = bpf_get_prandom_u32() | 1;
-    bpf_map_update_elem(&ssl_states, &k, &fresh, BPF_ANY);
-    return bpf_map_lookup_elem(&ssl_states, &k);
+    if (!cookie || (c && !c->opaque && !c->joined && (c->pos[0] | c->pos[1])))
+        return;
+    call->is_touched = 1;
+    struct ssl_state *s = bpf_map_lookup_elem(&ssl_states, &k);
+    if (!s || s->cookie != cookie)
+        ssl_fresh(&k, cookie);
+    if (c && c->joined && !c->opaque) { /* met in mid-life: what is inside says what it is */
+        c->opaque = 1;
+        if (c->mode != WIRE_NOTHING)
+            c->mode = WIRE_LENGTHS;
+    }
 }
 
 /* A verdict on an opaque connection is about its plaintext. */
@@ -116,7 +130,7 @@ static __always_inline void ssl_verdict(struct ssl_state *s)
 static __always_inline void send_plain(const struct ssl_call *call, struct ssl_state *s,
                                        struct wire_data *d)
 {
-    u32 dir = call->dir & 1, head = WIRE_HEAD_MAX, tail = 0;
+    u32 dir = d->dir & 1, head = WIRE_HEAD_MAX, tail = 0;
     if (s->mode == WIRE_LENGTHS || s->mode == WIRE_NOTHING)
         return;
     if (s->mode == WIRE_BYTES) {
@@ -130,6 +144,8 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
         head = d->bytes;
     if (tail > d->bytes - head)
         tail = d->bytes - head;
+    if (d->hole)
+        head = tail = 0; /* nothing is in memory */
     if (head <= 256)
         SEND_PLAIN(256);
     else if (head <= 1024)
@@ -148,100 +164,143 @@ is_lost:
 
 /* ---- calls ---- */
 
-static __always_inline int ssl_enter(struct pt_regs *ctx, u32 dir, bool ex)
+static __always_inline bool ssl_begin(struct ssl_call *call, struct pt_regs *ctx, u64 what)
 {
-    u64 id = bpf_get_current_pid_tgid();
-    struct ssl_call call = {.ssl = ctx->di, .buf = ctx->si, .num = ctx->dx, .dir = dir};
-    if (!is_selected((u32)(id >> 32)))
+    u32 kind = what & WIRE_SSL_CALL, tgid = bpf_get_current_pid_tgid() >> 32;
+    u64 arg4 = ctx->cx, arg5 = ctx->r8;
+    struct wire_ssl_key k = {.ssl = ctx->di, .tgid = tgid};
+    asm volatile("" : "+r"(arg4), "+r"(arg5)); /* loads at an address of choice are refused */
+    if (kind != WIRE_SSL_TEST && !is_selected(tgid))
+        return false;
+    if (kind == WIRE_SSL_FREE) {
+        bpf_map_delete_elem(&ssl_states, &k);
+        return false;
+    }
+    __builtin_memset(call, 0, sizeof(*call));
+    call->ssl = ctx->di;
+    call->what = (u32)what;
+    call->began_ns = bpf_ktime_get_ns();
+    if (kind == WIRE_SSL_SENDFILE) {
+        call->num = arg4; /* descriptor and offset stand where buffer and size are else */
+        return true;
+    }
+    call->buf = ctx->si;
+    call->num = ctx->dx;
+    if (what & WIRE_SSL_EX)
+        call->done = arg4;
+    else if (what & WIRE_SSL_EX2)
+        call->done = arg5;
+    return true;
+}
+
+/* Bytes of the stream that the call has moved. */
+static __always_inline u64 ssl_moved(const struct ssl_call *call, s64 ret)
+{
+    u32 kind = call->what & WIRE_SSL_CALL;
+    u64 n = (u64)ret, most = call->num;
+    if (kind == WIRE_SSL_HANDSHAKE || (kind != WIRE_SSL_SENDFILE && (s32)ret <= 0) || ret == 0)
         return 0;
-    call.began_ns = bpf_ktime_get_ns();
-    call.done = ex ? ctx->cx : 0;
-    bpf_map_update_elem(&ssl_calls, &id, &call, BPF_ANY);
-    return 0;
+    if (kind != WIRE_SSL_SENDFILE && !call->done) {
+        n = (u32)ret;
+        most = (u32)most; /* an int: the upper half says nothing */
+    }
+    if (call->done && bpf_probe_read_user(&n, sizeof(n), (void *)call->done))
+        return 0;
+    return n <= most ? n : 0; /* a negative sendfile is more, too */
 }
 
-/* The object's state; a new one, bound to no socket, when no socket call was seen in it. */
-static __always_inline struct ssl_state *ssl_state_of(u64 ssl, u32 tgid)
+/* The object's state; NULL while it is not known whose bytes these are. */
+static __always_inline struct ssl_state *ssl_state_of(const struct ssl_call *call, u32 tgid,
+                                                      s32 ret)
 {
-    struct ssl_key k = {.ssl = ssl, .tgid = tgid};
-    struct ssl_state *s = bpf_map_lookup_elem(&ssl_states, &k), fresh;
-    if (s)
+    struct wire_ssl_key k = {.ssl = call->ssl, .tgid = tgid};
+    struct ssl_state *s = bpf_map_lookup_elem(&ssl_states, &k);
+    u32 kind = call->what & WIRE_SSL_CALL;
+    if (s || call->is_touched || kind == WIRE_SSL_SENDFILE)
         return s;
-    __builtin_memset(&fresh, 0, sizeof(fresh));
-    bpf_map_update_elem(&ssl_states, &k, &fresh, BPF_NOEXIST);
-    return bpf_map_lookup_elem(&ssl_states, &k);
+    if (kind == WIRE_SSL_SEND ? ret > 0 : ret <= 0)
+        return ssl_fresh(&k, 0);
+    return NULL;
 }
 
-static __always_inline int ssl_leave(struct pt_regs *ctx)
+static __always_inline void ssl_tell(const struct ssl_call *call, struct ssl_state *s, u64 n)
 {
     u64 id = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
-    struct ssl_call *found = bpf_map_lookup_elem(&ssl_calls, &id), call;
+    u32 dir = (call->what & WIRE_SSL_CALL) == WIRE_SSL_RECV ? WIRE_RECV : WIRE_SEND;
     struct wire_data d;
-    s32 ret = (s32)ctx->ax;
-    u64 n = (u32)ret;
-    if (!found)
-        return 0;
-    call = *found;
-    bpf_map_delete_elem(&ssl_calls, &id);
-    if (ret <= 0)
-        return 0;
-    if (call.done && bpf_probe_read_user(&n, sizeof(n), (void *)call.done))
-        return 0;
-    /* num is an int in the plain functions: its upper half says nothing */
-    if (n == 0 || n > (call.done ? call.num : (u32)call.num))
-        return 0;
-    struct ssl_state *s = ssl_state_of(call.ssl, (u32)(id >> 32));
-    if (!s)
-        return 0;
     if (s->cookie)
         ssl_verdict(s);
     __builtin_memset(&d, 0, sizeof(d));
     fill_head(&d.h, WIRE_DATA, sizeof(d), now);
     d.cookie = s->cookie;
-    d.ssl = call.ssl;
-    d.first_ns = call.dir == WIRE_SEND ? call.began_ns : now;
-    d.pos = s->pos[call.dir & 1];
-    d.other_pos = s->pos[!call.dir];
+    d.ssl = call->ssl;
+    d.first_ns = dir == WIRE_SEND ? call->began_ns : now;
+    d.pos = s->pos[dir & 1];
+    d.other_pos = s->pos[!dir];
     d.bytes = (u32)n;
     d.tgid = (u32)(id >> 32);
     d.tid = (u32)id;
     d.generation = s->generation;
     d.layer = WIRE_LAYER_TLS;
-    d.dir = (u8)call.dir;
-    d.lost_before = s->lost[call.dir & 1];
-    send_plain(&call, s, &d);
-    s->pos[call.dir & 1] += n;
+    d.dir = (u8)dir;
+    d.lost_before = s->lost[dir & 1];
+    if (!call->buf)
+        d.hole = WIRE_HOLE_NO_BUFFER;
+    send_plain(call, s, &d);
+    s->pos[dir & 1] += n;
+}
+
+SEC("uprobe")
+int BPF_KPROBE(tr_ssl_enter)
+{
+    u64 id = bpf_get_current_pid_tgid();
+    struct ssl_call call;
+    if (ssl_begin(&call, ctx, bpf_get_attach_cookie(ctx)))
+        bpf_map_update_elem(&ssl_calls, &id, &call, BPF_ANY);
     return 0;
 }
 
-SEC("uprobe")
-int BPF_KPROBE(tr_ssl_read)
-{
-    return ssl_enter(ctx, WIRE_RECV, false);
-}
-
-SEC("uprobe")
-int BPF_KPROBE(tr_ssl_write)
-{
-    return ssl_enter(ctx, WIRE_SEND, false);
-}
-
-SEC("uprobe")
-int BPF_KPROBE(tr_ssl_read_ex)
-{
-    return ssl_enter(ctx, WIRE_RECV, true);
-}
-
-SEC("uprobe")
-int BPF_KPROBE(tr_ssl_write_ex)
-{
-    return ssl_enter(ctx, WIRE_SEND, true);
-}
-
+/* The call's end: a return probe, or a probe on an instruction behind the call. */
 SEC("uretprobe")
-int BPF_KPROBE(tr_ssl_return)
+int BPF_KPROBE(tr_ssl_leave)
 {
-    return ssl_leave(ctx);
+    u64 id = bpf_get_current_pid_tgid();
+    struct ssl_call *found = bpf_map_lookup_elem(&ssl_calls, &id), call;
+    if (!found)
+        return 0;
+    call = *found;
+    bpf_map_delete_elem(&ssl_calls, &id);
+    struct ssl_state *s = ssl_state_of(&call, (u32)(id >> 32), (s32)ctx->ax);
+    u64 n = ssl_moved(&call, (s64)ctx->ax);
+    if (n && s)
+        ssl_tell(&call, s, n);
+    else if (n)
+        count(WIRE_UNTOLD_BYTES, n);
+    return 0;
+}
+
+/* A file, and where the kernel likes: so is a library's first mapping, memory of programs is not.
+ */
+static __always_inline bool maps_file(void)
+{
+    struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    return BPF_CORE_READ(regs, orig_ax) == 9 && !(BPF_CORE_READ(regs, r10) & MAP_ANONYMOUS);
+}
+
+/*
+ * Since 5.8. Why here: the one hook on the way of every mapping that the program does not place
+ * itself. User space looks which libraries the process has.
+ */
+SEC("tp_btf/vm_unmapped_area")
+int tr_mapping(u64 *ctx)
+{
+    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    u8 yes = 1;
+    if (!has_tls || !is_selected(tgid) || !maps_file() || bpf_map_lookup_elem(&mapping, &tgid))
+        return 0;
+    if (bpf_map_update_elem(&mapping, &tgid, &yes, BPF_ANY) == 0)
+        tell(WIRE_MAPPED, tgid, 0);
+    return 0;
 }
 
 #endif

@@ -21,11 +21,40 @@ typedef unsigned long long wire_u64;
 
 #define WIRE_ASSERT(type, n) _Static_assert(sizeof(struct type) == (n), #type)
 
-enum wire_record { WIRE_OPEN = 1, WIRE_DATA, WIRE_CLOSE, WIRE_EXEC, WIRE_FORK, WIRE_EXIT };
+enum wire_record {
+    WIRE_OPEN = 1,
+    WIRE_DATA,
+    WIRE_CLOSE,
+    WIRE_EXEC,
+    WIRE_FORK,
+    WIRE_EXIT,
+    WIRE_LISTENS, /* the process listens on a selected port */
+    WIRE_MAPPED,  /* the process maps memory; once until it is taken off the map `mapping` */
+};
 
 enum wire_role { WIRE_ROLE_UNKNOWN, WIRE_ROLE_CLIENT, WIRE_ROLE_SERVER };
 enum wire_dir { WIRE_SEND, WIRE_RECV };
 enum wire_layer { WIRE_LAYER_SOCKET, WIRE_LAYER_TLS };
+
+/* Cookies of probes in TLS libraries: which call it is, and where its count of bytes is put. */
+enum wire_ssl {
+    WIRE_SSL_SEND,
+    WIRE_SSL_RECV,
+    WIRE_SSL_HANDSHAKE,
+    WIRE_SSL_SENDFILE,
+    WIRE_SSL_FREE,
+    WIRE_SSL_TEST, /* of ourselves, whether probes work: its argument becomes a key of ssl_states */
+    WIRE_SSL_CALL = 0xff,
+    WIRE_SSL_EX = 0x100,  /* behind the 4th argument; else the result is the count */
+    WIRE_SSL_EX2 = 0x200, /* behind the 5th */
+};
+
+/* Key of what is known of an SSL object. */
+struct wire_ssl_key {
+    wire_u64 ssl;
+    wire_u32 tgid, pad;
+};
+WIRE_ASSERT(wire_ssl_key, 16);
 
 /* Why bytes of a record have no content. */
 enum wire_hole {
@@ -42,6 +71,7 @@ enum wire_mode { WIRE_UNDECIDED, WIRE_BYTES, WIRE_LENGTHS, WIRE_NOTHING };
 #define WIRE_UNDECIDED_BYTES (64u << 10) /* of a direction, while nobody has decided */
 #define WIRE_UNDECIDED_HEAD                                                                        \
     4096u /* after that: of each call, so that no message is missed meanwhile */
+#define WIRE_TLS_RECORD_MAX (5u + 16384 + 2048) /* RFC 5246 6.2.3 */
 #define WIRE_HEAD_MAX 16384u
 #define WIRE_TAIL_MAX 16u
 #define WIRE_ARGV 256
@@ -77,7 +107,7 @@ struct wire_data {
     wire_u32 head, tail;     /* that follow */
     wire_u32 tgid, tid, generation;
     wire_u8 layer, dir, hole, lost_before;
-    wire_u32 pad;
+    wire_u8 opaque, pad[3]; /* opaque: ciphertext, of which the beginning at most is there */
 };
 WIRE_ASSERT(wire_data, 88);
 
@@ -97,10 +127,10 @@ struct wire_exec {
 };
 WIRE_ASSERT(wire_exec, 56 + WIRE_PATH + WIRE_ARGV);
 
-struct wire_process { /* fork, exit */
+struct wire_process { /* fork, exit, listens, mapped */
     struct wire_head h;
     wire_u64 cgroup;
-    wire_u32 tgid, parent;
+    wire_u32 tgid, parent; /* listens: the port in place of the parent */
 };
 WIRE_ASSERT(wire_process, 32);
 
@@ -157,6 +187,7 @@ enum wire_counter {
     WIRE_PASSED_RECV,  /* stream bytes of observed connections */
     WIRE_CGROUPS_FULL, /* what was not counted by cgroup: the table has no room for another one */
     WIRE_SCHED_UNSEEN, /* a task began to run, and since when it had waited was not known */
+    WIRE_UNTOLD_BYTES, /* plaintext met in mid-life, before it was known whose it is */
     WIRE_COUNTERS,
 };
 

@@ -17,9 +17,10 @@
 
 #include "agent/ebpf/bpf_counts.h"
 #include "agent/ebpf/bpf_load.h"
-#include "agent/ebpf/libraries.h"
+#include "agent/ebpf/bpf_tls.h"
 #include "agent/ebpf/source.h"
 #include "bpf/wire.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/pipeline/telemetry.h"
 
@@ -43,6 +44,7 @@ struct source {
     bool selects_exes, has_tls;
     struct libraries libraries;
     struct counts counts;
+    struct tls_probes probes;
     uint64_t counters[WIRE_COUNTERS], missed;
 };
 
@@ -107,6 +109,8 @@ static void on_data(struct source *s, const struct wire_data *w, size_t size)
         .lost_before = w->lost_before,
     };
     capture_data(s->capture, &r);
+    if (w->opaque && s->has_tls)
+        libraries_does_tls(&s->libraries, w->tgid);
     if (s->recording)
         recording_data(s->recording, &r);
 }
@@ -138,6 +142,14 @@ static void judge_executable(struct source *s, const struct wire_exec *w)
         bpf_map__delete_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), 0);
 }
 
+static void start_tls(struct source *s, uint32_t tgid)
+{
+    const struct process *p = processes_get(&s->capture->processes, tgid);
+
+    if (s->has_tls && p && p->selected && !p->ours)
+        libraries_started(&s->libraries, tgid, clock_mono_ns());
+}
+
 static void on_exec(struct source *s, const struct wire_exec *w)
 {
     struct exec_record r = {
@@ -152,6 +164,7 @@ static void on_exec(struct source *s, const struct wire_exec *w)
     };
     capture_exec(s->capture, &r);
     judge_executable(s, w);
+    start_tls(s, w->tgid);
     if (s->recording)
         recording_exec(s->recording, &r);
 }
@@ -163,9 +176,16 @@ static void on_process(struct source *s, const struct wire_process *w)
         capture_fork(s->capture, &r);
         if (s->recording)
             recording_fork(s->recording, &r);
+    } else if (w->h.type == WIRE_LISTENS) {
+        capture_listens(s->capture, w->tgid, (uint16_t)w->parent);
+    } else if (w->h.type == WIRE_MAPPED) {
+        if (s->has_tls)
+            libraries_changed(&s->libraries, w->tgid);
     } else {
         struct exit_record r = {w->tgid, w->h.time_ns};
         capture_exit(s->capture, &r);
+        if (s->has_tls)
+            libraries_gone(&s->libraries, w->tgid);
         if (s->recording)
             recording_exit(s->recording, &r);
     }
@@ -191,6 +211,8 @@ static int on_record(void *arg, void *data, size_t size)
         break;
     case WIRE_FORK:
     case WIRE_EXIT:
+    case WIRE_LISTENS:
+    case WIRE_MAPPED:
         on_process(s, data);
         break;
     default:
@@ -237,50 +259,69 @@ static void fill_listeners(struct source *s)
 
 /* ---- TLS libraries ---- */
 
-static struct bpf_link *attach_function(struct bpf_program *p, const char *path,
-                                        const char *function, bool is_return)
-{
-    LIBBPF_OPTS(bpf_uprobe_opts, o, .func_name = function, .retprobe = is_return);
-
-    return bpf_program__attach_uprobe_opts(p, -1, path, 0, &o);
-}
-
-static void attach_library(void *arg, struct library *l, const char *path)
+static struct tls_links *attach_library(void *arg, const struct library *l, uint32_t tgid)
 {
     struct source *s = CAST_OBJ(struct source, arg, SOURCE_MAGIC);
-    const struct {
-        const char *name;
-        struct bpf_program *enter;
-    } functions[] = {
-        {"SSL_read", s->skel->progs.tr_ssl_read},
-        {"SSL_write", s->skel->progs.tr_ssl_write},
-        {"SSL_read_ex", s->skel->progs.tr_ssl_read_ex},
-        {"SSL_write_ex", s->skel->progs.tr_ssl_write_ex},
-    };
+    struct tls_links *links = tls_attach(&s->probes, &l->sites, l->fd, tgid);
+    struct buf what;
 
-    for (unsigned i = 0; i < ARRAY_LEN(functions) && l->n_links + 2 <= LIBRARY_LINKS; i++) {
-        /* The return first: an entry without its return would never be taken off the table. */
-        struct bpf_link *leave =
-            attach_function(s->skel->progs.tr_ssl_return, path, functions[i].name, true);
-        struct bpf_link *enter =
-            leave ? attach_function(functions[i].enter, path, functions[i].name, false) : NULL;
-
-        if (enter) {
-            l->links[l->n_links++] = leave;
-            l->links[l->n_links++] = enter;
-        } else if (leave) {
-            bpf_link__destroy(leave);
-        }
+    if (!links) {
+        /* A process that has ended meanwhile needs none. */
+        if (errno != ESRCH)
+            log_warn(BPF_LOG, "TLS library %s: not observed: %s", l->name,
+                     errno == ENOTSUP  ? "the ends of its calls cannot be seen here"
+                     : errno == EMFILE ? "too many probes, which this kernel attaches one by one"
+                                       : strerror(errno));
+        return NULL;
     }
-    log_info(BPF_LOG, "TLS library %s: %u probes", path, l->n_links);
+    buf_init(&what);
+    tls_sites_describe(&l->sites, &what);
+    if (tgid)
+        log_info(BPF_LOG, "TLS library %s in process %u: probes on %s", l->name, tgid,
+                 buf_cstr(&what));
+    else
+        log_info(BPF_LOG, "TLS library %s in all processes: probes on %s", l->name,
+                 buf_cstr(&what));
+    buf_fini(&what);
+    return links;
 }
 
-static void detach_library(void *arg, struct library *l)
+static void detach_library(void *arg, struct tls_links *links)
 {
-    (void)arg;
-    for (unsigned i = 0; i < l->n_links; i++)
-        bpf_link__destroy(l->links[i]);
-    l->n_links = 0;
+    struct source *s = CAST_OBJ(struct source, arg, SOURCE_MAGIC);
+
+    tls_detach(&s->probes, links);
+}
+
+static void on_looked(void *arg, uint32_t tgid)
+{
+    struct source *s = CAST_OBJ(struct source, arg, SOURCE_MAGIC);
+
+    bpf_map__delete_elem(s->skel->maps.mapping, &tgid, sizeof(tgid), 0);
+}
+
+static bool has_program(const struct bpf_program *p)
+{
+    return bpf_program__fd(p) >= 0;
+}
+
+static void begin_tls(struct source *s, const struct source_config *c)
+{
+    const struct selection *sel = c->selection;
+    struct libraries_ops ops = {.attach = attach_library, .detach = detach_library, .arg = s};
+    enum library_probes probes = c->tls_probes;
+
+    s->has_tls = c->tls && has_program(s->skel->progs.tr_ssl_enter) &&
+                 has_program(s->skel->progs.tr_ssl_leave);
+    if (!s->has_tls)
+        return;
+    tls_probes_init(&s->probes, s->skel, c->tls_returns);
+    if (s->skel->links.tr_mapping)
+        ops.looked = on_looked;
+    if (!s->probes.has_multi || (sel->all && probes == PROBES_AUTO))
+        probes = PROBES_LIBRARY;
+    libraries_init(&s->libraries, &ops, probes, sel->n_exes > 0, clock_mono_ns());
+    libraries_look_default(&s->libraries);
 }
 
 int source_open(struct source **out, const struct source_config *c, struct err *e)
@@ -300,18 +341,16 @@ int source_open(struct source **out, const struct source_config *c, struct err *
         fill_listeners(s); /* after the hooks: what begins to listen meanwhile is never missed */
         s->data = ring_buffer__new(bpf_map__fd(s->skel->maps.data_ring), on_record, s, NULL);
         s->control = ring_buffer__new(bpf_map__fd(s->skel->maps.control_ring), on_record, s, NULL);
-        if (!s->data || !s->control)
+        /* There, too, so that it can wake: both see what the other has read. */
+        if (!s->data || !s->control ||
+            ring_buffer__add(s->data, bpf_map__fd(s->skel->maps.control_ring), on_record, s))
             r = err_set(e, -errno, "ring buffer: %s", strerror(errno));
     }
     if (r) {
         source_close(&s);
         return r;
     }
-    s->has_tls = c->tls;
-    if (s->has_tls) {
-        libraries_init(&s->libraries, attach_library, detach_library, s);
-        libraries_look_default(&s->libraries);
-    }
+    begin_tls(s, c);
     *out = s;
     return 0;
 }
@@ -323,6 +362,7 @@ void source_close(struct source **sp)
         return;
     CHECK_OBJ(s, SOURCE_MAGIC);
     libraries_fini(&s->libraries);
+    tls_probes_fini(&s->probes);
     ring_buffer__free(s->data);
     ring_buffer__free(s->control);
     counts_fini(&s->counts);
@@ -356,6 +396,8 @@ size_t source_drain(struct source *s, struct capture *c, struct recording *rec)
     s->drained = 0;
     source_drain_control(s, c, rec);
     ring_buffer__consume(s->data);
+    if (s->has_tls)
+        libraries_look(&s->libraries, clock_mono_ns());
     return s->drained;
 }
 
@@ -386,7 +428,9 @@ void source_select(struct source *s, const struct process *p)
     else
         bpf_map__delete_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), 0);
     if (value && s->has_tls)
-        libraries_look(&s->libraries, p->tgid);
+        libraries_watch(&s->libraries, p->tgid, clock_mono_ns());
+    else if (s->has_tls)
+        libraries_gone(&s->libraries, p->tgid);
 }
 
 static const char *const counter_names[WIRE_COUNTERS] = {
@@ -399,6 +443,7 @@ static const char *const counter_names[WIRE_COUNTERS] = {
     [WIRE_PASSED_RECV] = "passed_receive_bytes",
     [WIRE_CGROUPS_FULL] = "cgroups_full",
     [WIRE_SCHED_UNSEEN] = "sched_unseen",
+    [WIRE_UNTOLD_BYTES] = "tls_bytes_of_unknown_socket",
 };
 static const struct metric_desc kernel_desc = {
     "ebpf_kernel_count",

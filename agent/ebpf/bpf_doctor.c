@@ -5,11 +5,14 @@
  */
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "agent/ebpf/bpf_tiers.h"
+#include "agent/ebpf/bpf_tls.h"
 #include "agent/ebpf/doctor.h"
 #include "common/base/mem.h"
 
@@ -52,7 +55,8 @@ static const struct {
     {"iter/task", "run-queue latency: tasks that are there at start"},
     {"iter/task_file", "connections that are open at start (tier kprobe)"},
     {"uprobe", "plaintext of OpenSSL: calls"},
-    {"uretprobe", "plaintext of OpenSSL: returns"},
+    {"uretprobe", "plaintext of OpenSSL: their ends"},
+    {"tp_btf/vm_unmapped_area", "TLS libraries that are loaded later, at once"},
 };
 
 static int silent(enum libbpf_print_level level, const char *fmt, va_list ap)
@@ -111,6 +115,66 @@ int doctor_try(const char *name, const char **doing)
     return r;
 }
 
+static void line(const char *hook, const char *program, bool works, const char *gives_or_not)
+{
+    printf("%-28s %-20s %-8s %s\n", hook, program, works ? "yes" : "no", gives_or_not);
+}
+
+/* What TLS probes need that is no program of its own; 0 or -errno of loading them. */
+static int look_at_tls(void)
+{
+    struct tailrace *skel = tailrace__open();
+    struct bpf_program *p;
+    bool works;
+    int r = skel ? 0 : -errno;
+
+    if (r)
+        return r;
+    works = tls_has_multi();
+    line("uprobe.multi", "tr_ssl_enter", works,
+         works ? "TLS probes in selected processes alone"
+               : "TLS probes are in every process with the library, and 16 at most");
+    tier_prepare(skel, TIER_FIRST);
+    tls_prepare(skel);
+    bpf_map__set_max_entries(skel->maps.data_ring, 1 << 16);
+    bpf_map__set_max_entries(skel->maps.control_ring, 1 << 16);
+    bpf_object__for_each_program(p, skel->obj) bpf_program__set_autoload(
+        p, p == skel->progs.tr_ssl_enter || p == skel->progs.tr_ssl_leave);
+    r = tailrace__load(skel);
+    if (r == 0) {
+        works = tls_returns_work(skel);
+        line("uretprobe-under-seccomp", "tr_ssl_leave", works,
+             works ? "ends of TLS calls by return probes"
+                   : "ends of TLS calls are seen behind the call, where that can be proven");
+    }
+    tailrace__destroy(skel);
+    return r;
+}
+
+/* Where probes would go in this system's own TLS library. */
+static void look_at_libraries(void)
+{
+    glob_t g;
+
+    if (glob("/usr/lib/*/libssl.so.*", 0, NULL, &g) == 0) {
+        for (size_t k = 0; k < g.gl_pathc; k++) {
+            int fd = open(g.gl_pathv[k], O_RDONLY | O_CLOEXEC);
+            struct tls_sites s;
+            struct buf b;
+
+            buf_init(&b);
+            if (fd >= 0 && tls_sites_find(&s, fd) == 0) {
+                tls_sites_describe(&s, &b);
+                printf("%s: %s\n", g.gl_pathv[k], buf_cstr(&b));
+            }
+            if (fd >= 0)
+                close(fd);
+            buf_fini(&b);
+        }
+    }
+    globfree(&g);
+}
+
 /* Bits of the tiers that cannot do without the program. */
 static unsigned needed_by(const char *program)
 {
@@ -164,6 +228,9 @@ int doctor_command(int argc, char **argv)
     printf("%-28s %-20s %-8s %s\n", "hook", "program", "works", "gives, or why not");
     bpf_object__for_each_program(p, skel->obj) lost |= look_at(p);
     tailrace__destroy(skel);
+    if (look_at_tls())
+        line("uretprobe-under-seccomp", "tr_ssl_leave", false, "its program does not load");
+    look_at_libraries();
     while (t <= TIER_LAST && (lost & 1u << t))
         t++;
     printf("capture tier: %s\n",

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "agent/ebpf/bpf_sched.h"
+#include "agent/ebpf/bpf_tls.h"
 #include "agent/ebpf/doctor.h"
 #include "common/base/buf.h"
 #include "common/base/log.h"
@@ -55,6 +56,8 @@ static void configure(struct loaded *l, const struct source_config *c)
     l->skel->rodata->select_all = sel->all;
     l->skel->rodata->select_unknown = sel->n_exes > 0;
     l->skel->rodata->has_tls = c->tls;
+    if (c->tls)
+        tls_prepare(l->skel);
     l->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;
     bpf_map__set_max_entries(l->skel->maps.data_ring, ring_size(c->ring_bytes));
     bpf_map__set_max_entries(l->skel->maps.control_ring, ring_size(c->control_ring_bytes));

@@ -125,6 +125,12 @@ void capture_fork(struct capture *c, const struct fork_record *r)
     tell_if_selected(c, processes_fork(&c->processes, r));
 }
 
+void capture_listens(struct capture *c, uint32_t tgid, uint16_t port)
+{
+    processes_select_listener(&c->processes, tgid, port);
+    tell_if_selected(c, processes_get(&c->processes, tgid));
+}
+
 void capture_exit(struct capture *c, const struct exit_record *r)
 {
     processes_exit(&c->processes, r);

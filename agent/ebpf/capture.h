@@ -54,6 +54,8 @@ void capture_close(struct capture *c, const struct close_record *r);
 void capture_exec(struct capture *c, const struct exec_record *r);
 void capture_fork(struct capture *c, const struct fork_record *r);
 void capture_exit(struct capture *c, const struct exit_record *r);
+/* The process has begun to listen on a selected port. */
+void capture_listens(struct capture *c, uint32_t tgid, uint16_t port);
 /* After them: verdicts are in c->connections.verdicts, spans wait for capture_spans(). */
 void capture_end(struct capture *c, uint64_t now_ns);
 

@@ -182,6 +182,8 @@ static int ebpf_start(struct instance *in, struct err *e)
                                .ring_bytes = c->ring_size,
                                .control_ring_bytes = c->control_ring_size,
                                .tls = c->tls,
+                               .tls_probes = c->tls_probes,
+                               .tls_returns = c->tls_returns,
                                .scheduler = c->scheduler,
                                .selection = &r->capture.options.selection};
     uint64_t ms = MAX(c->drain_interval_ns / NS_PER_MS, 1u);

@@ -15,6 +15,9 @@ enum { PORTS_MAX = 65535, EXCLUDED_MAX = 256 };
 
 static const char *const tiers[] = {"auto", "sock_length", "fexit", "kprobe", "syscall", NULL};
 
+static const char *const tls_probes[] = {"auto", "process", "library", NULL};
+static const char *const tls_returns[] = {"auto", "return_probe", "behind_call", NULL};
+
 #define AT(field) offsetof(struct ebpf_config, field)
 const struct option ebpf_options[] = {
     {.key = "ports",
@@ -53,6 +56,21 @@ const struct option ebpf_options[] = {
      .offset = AT(tls),
      .def = "true",
      .help = "Plaintext of OpenSSL, through probes in selected processes."},
+    {.key = "tls_probes",
+     .type = OPT_ENUM,
+     .offset = AT(tls_probes),
+     .names = tls_probes,
+     .def = "auto",
+     .help = "Where probes in TLS libraries are: in selected processes alone (process), so that "
+             "others pay nothing, or in all that map the library (library), so that a process of "
+             "a few milliseconds is seen; auto: in all while selected programs are being started."},
+    {.key = "tls_returns",
+     .type = OPT_ENUM,
+     .offset = AT(tls_returns),
+     .names = tls_returns,
+     .def = "auto",
+     .help = "How the end of a TLS library's call is seen: by a return probe, or by a probe behind "
+             "the call; auto tests at start whether processes outlive return probes."},
     {.key = "scheduler",
      .type = OPT_BOOL,
      .offset = AT(scheduler),

@@ -11,7 +11,7 @@ struct ebpf_config {
     struct option_list ports, exes, pids, exclude_endpoints, redact_query_keys;
     struct option_list resource_attributes; /* struct option_pair */
     bool all, tls, scheduler, client_spans_with_traceparent;
-    int tier;
+    int tier, tls_probes, tls_returns;
     uint64_t ring_size, control_ring_size, drain_interval_ns, metrics_interval_ns, max_series;
     const char *service_name, *record_file, *discovery_file;
 };

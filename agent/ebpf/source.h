@@ -16,6 +16,7 @@ struct source_config {
     enum capture_tier tier;
     uint64_t ring_bytes, control_ring_bytes;
     bool tls, scheduler;
+    int tls_probes, tls_returns; /* enum library_probes, enum tls_returns */
     const struct selection *selection;
 };
 
