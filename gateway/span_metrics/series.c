@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
+
 #define OVERFLOW_KEY                                                                               \
     STR("\xff"                                                                                     \
         "overflow")
@@ -36,6 +38,7 @@ void part_init(struct part *p)
 {
     pthread_mutex_init(&p->lock, NULL);
     hashmap_init(&p->series);
+    p->seed = clock_mono_ns() | 1;
 }
 
 static void part_series_free(struct part_series *s)
@@ -87,6 +90,49 @@ struct part_series *part_add(struct part *p, uint64_t hash, uint64_t resource, s
 void master_init(struct master *m)
 {
     *m = (struct master){0};
+    list_init(&m->times_order);
+}
+
+static bool same_time_key(const void *value, const void *key)
+{
+    const struct last_time *t = value;
+    return str_eq(t->key, *(const struct str *)key);
+}
+
+static void forget_time(struct master *m, struct last_time *t)
+{
+    hashmap_take(&m->times, t->hash, same_time_key, &t->key);
+    list_remove(&t->in_order);
+    heap_free(&t->key);
+    free(t);
+}
+
+/* The series was written at that time. */
+static void remember_time(struct master *m, const struct series_id *id, uint64_t at_ns, uint64_t max)
+{
+    struct last_time *t = hashmap_find(&m->times, id->hash, same_time_key, &id->key);
+    if (t) {
+        list_remove(&t->in_order);
+    } else {
+        t = xcalloc(1, sizeof(*t));
+        t->hash = id->hash;
+        t->key = heap_copy(id->key);
+        if (hashmap_add(&m->times, t->hash, t)) { /* no memory: it will begin at its first span */
+            heap_free(&t->key);
+            free(t);
+            return;
+        }
+    }
+    t->at_ns = at_ns;
+    list_push(&m->times_order, &t->in_order);
+    while (m->times.n > max)
+        forget_time(m, LIST_ENTRY(m->times_order.next, struct last_time, in_order));
+}
+
+static uint64_t start_of(const struct master *m, const struct series_id *id, uint64_t first_ns)
+{
+    const struct last_time *t = hashmap_find(&m->times, id->hash, same_time_key, &id->key);
+    return t ? t->at_ns : first_ns;
 }
 
 static void series_free(struct master_series *s)
@@ -139,8 +185,11 @@ void master_fini(struct master *m)
         m->all = r->next;
         drop_resource(m, r);
     }
+    while (!list_is_empty(&m->times_order))
+        forget_time(m, LIST_ENTRY(m->times_order.next, struct last_time, in_order));
     hashmap_fini(&m->series);
     hashmap_fini(&m->resources);
+    hashmap_fini(&m->times);
 }
 
 static struct resource_series *need_resource(struct master *m, const struct part_series *p)
@@ -172,7 +221,7 @@ static struct master_series *add_series(struct master *m, struct resource_series
     s->id.key = heap_copy(id->key);
     s->id.attrs = heap_copy(id->attrs);
     s->resource = r;
-    s->start_ns = start_ns;
+    s->start_ns = start_of(m, id, start_ns);
     histogram_init(&s->duration, c->bounds, c->n_bounds);
     if (hashmap_add(&m->series, s->id.hash, s)) {
         series_free(s);
@@ -220,20 +269,44 @@ static struct master_series *need_series(struct master *m, const struct part_ser
     return add_series(m, r, &p->id, c, p->first_ns);
 }
 
+static bool same_part_series(const void *value, const void *key)
+{
+    return value == key;
+}
+
+/* Those without spans since the last time; a part would else keep every series that ever was. */
+static void drop_idle(struct part *p, struct part_series *idle)
+{
+    while (idle) {
+        struct part_series *s = idle;
+        idle = s->next_idle;
+        hashmap_take(&p->series, s->id.hash, same_part_series, s);
+        part_series_free(s);
+    }
+}
+
 void master_take(struct master *m, struct part *p, const struct master_config *c, uint64_t now_ns)
 {
+    struct part_series *idle = NULL;
     size_t pos = 0;
     pthread_mutex_lock(&p->lock);
     for (struct part_series *s; (s = hashmap_next(&p->series, &pos));) {
-        struct master_series *to = s->calls ? need_series(m, s, c) : NULL;
+        if (s->calls == 0) {
+            s->next_idle = idle;
+            idle = s;
+            continue;
+        }
+        struct master_series *to = need_series(m, s, c);
         if (!to)
-            continue; /* nothing new; or no memory: what it counted stays and comes next time */
+            continue; /* no memory: what it counted stays and comes next time */
         to->calls += s->calls;
         histogram_merge(&to->duration, &s->duration);
         to->last_seen_ns = to->resource->last_seen_ns = now_ns;
         s->calls = 0;
+        s->first_ns = now_ns; /* the next span comes after this */
         histogram_reset(&s->duration);
     }
+    drop_idle(p, idle);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -319,6 +392,8 @@ static void expire_series(struct master *m, struct resource_series *r,
         }
         *at = s->next;
         r->n_series--;
+        if (c->is_delta)
+            remember_time(m, &s->id, now_ns, c->max_times);
         drop_series(m, s);
     }
 }

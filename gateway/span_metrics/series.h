@@ -13,6 +13,7 @@
 
 #include "common/base/hashmap.h"
 #include "common/base/histogram.h"
+#include "common/base/list.h"
 #include "common/otlp/batch.h"
 #include "common/otlp/encode.h"
 
@@ -27,13 +28,15 @@ struct series_id {
 struct part_series {
     struct series_id id;
     struct str envelope;      /* heap: of the resource that it was first seen with */
-    uint64_t calls, first_ns; /* Unix time of the first span since the last flush */
+    uint64_t calls, first_ns; /* Unix time of its first span */
     struct histogram duration;
+    struct part_series *next_idle; /* while idle ones are dropped */
 };
 
 struct part {
     pthread_mutex_t lock;
     struct hashmap series; /* struct part_series by id.hash */
+    uint64_t seed;         /* for rounding adjusted counts */
 };
 
 void part_init(struct part *p);
@@ -66,8 +69,16 @@ struct master_config {
     struct str calls_name, duration_name, duration_unit;
     bool is_delta, has_histogram;
     uint64_t resource_expiration_ns, series_expiration_ns, max_resources, max_series;
+    uint64_t max_times; /* deltas: series whose last time is remembered */
     const double *bounds;
     uint32_t n_bounds;
+};
+
+/* Deltas: when a series was last written, which is where its next point begins. */
+struct last_time {
+    uint64_t hash, at_ns;
+    struct str key; /* heap */
+    struct list in_order;
 };
 
 struct master {
@@ -75,11 +86,14 @@ struct master {
     struct hashmap resources; /* struct resource_series */
     struct resource_series *all;
     uint64_t n_resources;
+    struct hashmap times;    /* struct last_time by the series' hash */
+    struct list times_order; /* the one written longest ago first */
 };
 
 void master_init(struct master *m);
 void master_fini(struct master *m);
-/* Takes over all that the part has counted; the part goes on at zero. */
+/* Takes over all that the part has counted; the part goes on at zero, and forgets series that
+ * counted nothing. */
 void master_take(struct master *m, struct part *p, const struct master_config *c, uint64_t now_ns);
 /* Writes all series as a batch of metrics (*out NULL when there is none); then lets expired ones
  * go. */

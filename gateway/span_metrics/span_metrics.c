@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/pipeline/node.h"
 #include "common/pipeline/telemetry.h"
+#include "gateway/span_metrics/adjusted.h"
 #include "gateway/span_metrics/series.h"
 
 struct dimension {
@@ -32,10 +33,12 @@ struct span_metrics_config {
         } explicit;
     } histogram;
     const char *temporality;
-    uint64_t flush_ns, metrics_expiration_ns, series_expiration_ns, cache_size, max_series;
+    uint64_t flush_ns, metrics_expiration_ns, series_expiration_ns, cache_size, max_series,
+        max_times;
     struct option_list key_attributes; /* const char * */
 };
 
+enum { SPAN_TRACE_STATE = 3, SPAN_NAME = 5 };
 enum { UNIT_MS, UNIT_S };
 static const char *const units[] = {"ms", "s", NULL};
 
@@ -150,7 +153,17 @@ static const struct option span_metrics_options[] = {
     OPTION_UNSUPPORTED("calls_dimensions"),
     OPTION_UNSUPPORTED("events"),
     OPTION_UNSUPPORTED("exemplars"),
-    OPTION_UNSUPPORTED("metric_timestamp_cache_size"),
+    {.key = "metric_timestamp_cache_size",
+     .type = OPT_UINT,
+     .offset = AT(max_times),
+     .def = "1000",
+     .min = 1,
+     .max = 1e9,
+     .help = "Deltas: series without spans whose last time is remembered, so that the next point "
+             "begins there."},
+    OPTION_UNSUPPORTED("include_instrumentation_scope"),
+    OPTION_UNSUPPORTED("add_resource_attributes"),
+    OPTION_UNSUPPORTED("enable_metrics_sampling_method"),
     OPTION_END,
 };
 
@@ -176,6 +189,22 @@ struct span_metrics {
     struct loop_timer *timer;
 };
 
+/* A dimension twice, or one that is there anyway, would give points two attributes of one key. */
+static int check_dimensions(const struct option_list *l, struct err *e)
+{
+    const struct dimension *d = l->items;
+    for (size_t i = 0; i < l->n; i++) {
+        bool twice = false;
+        for (unsigned k = 0; k < DIM_INSTANCE; k++)
+            twice |= strcmp(d[i].name, builtin_names[k]) == 0;
+        for (size_t k = 0; k < i; k++)
+            twice |= strcmp(d[i].name, d[k].name) == 0;
+        if (twice)
+            return err_set(e, -EINVAL, "dimensions[%zu]: '%s' is a dimension already", i, d[i].name);
+    }
+    return 0;
+}
+
 static int span_metrics_validate(const void *config, struct err *e)
 {
     const struct span_metrics_config *c = config;
@@ -191,7 +220,7 @@ static int span_metrics_validate(const void *config, struct err *e)
         if (!known)
             return err_set(e, -EINVAL, "exclude_dimensions: '%s' is not a default dimension", x[i]);
     }
-    return 0;
+    return check_dimensions(&c->dimensions, e);
 }
 
 static void make_bounds(struct span_metrics *self, const struct span_metrics_config *c)
@@ -228,6 +257,7 @@ static int span_metrics_create(struct instance *in, struct err *e)
         .series_expiration_ns = c->series_expiration_ns,
         .max_resources = c->cache_size,
         .max_series = c->max_series,
+        .max_times = c->max_times,
     };
     make_bounds(self, c);
     for (size_t i = 0; i < c->exclude.n; i++)
@@ -298,6 +328,11 @@ static bool span_metrics_adopt(struct instance *in, struct instance *old)
         mine->mc.has_histogram != running->mc.has_histogram || a->flush_ns != b->flush_ns ||
         memcmp(mine->bounds, running->bounds, mine->mc.n_bounds * sizeof(double)) != 0)
         return false;
+    running->mc.resource_expiration_ns = mine->mc.resource_expiration_ns;
+    running->mc.series_expiration_ns = mine->mc.series_expiration_ns;
+    running->mc.max_resources = mine->mc.max_resources;
+    running->mc.max_series = mine->mc.max_series;
+    running->mc.max_times = mine->mc.max_times;
     span_metrics_unref(mine);
     running->refs++;
     running->in = in;
@@ -367,9 +402,22 @@ static const char *status_name(unsigned s)
 
 struct span_view {
     const struct span_key *key;
-    struct str name, body, envelope;
+    struct str name, state, body, envelope; /* state: W3C tracestate */
     const struct resource_view *resource;
 };
+
+/* Name and tracestate in one walk. */
+static void read_texts(struct span_view *s)
+{
+    struct wire w = wire_of(s->body);
+    struct field f;
+    while (wire_next(&w, &f) == 1) {
+        if (f.number == SPAN_NAME && f.type == WIRE_LEN)
+            s->name = f.bytes;
+        else if (f.number == SPAN_TRACE_STATE && f.type == WIRE_LEN)
+            s->state = f.bytes;
+    }
+}
 
 /* Kind, status, name and dimensions, each with its length, so that no two spans share a key by
  * chance. */
@@ -452,8 +500,11 @@ static uint64_t count_batch(struct span_metrics *self, struct part *part, const 
             missed++;
             continue;
         }
-        struct span_view s = {k, span_name(&b->records[i]), record_body(&b->records[i]),
-                              b->resources[k->resource].envelope, r};
+        struct span_view s = {.key = k,
+                              .body = record_body(&b->records[i]),
+                              .envelope = b->resources[k->resource].envelope,
+                              .resource = r};
+        read_texts(&s);
         build_key(self, c, &s, &key);
         uint64_t hash = hash_str(buf_str(&key));
         struct part_series *ps = part_find(part, hash, buf_str(&key));
@@ -464,8 +515,9 @@ static uint64_t count_batch(struct span_metrics *self, struct part *part, const 
             continue;
         }
         uint64_t took = k->end_ns > k->start_ns ? k->end_ns - k->start_ns : 0;
-        ps->calls++;
-        histogram_observe(&ps->duration, (double)took / self->per_unit, 1);
+        uint64_t n = s.state.n ? adjusted_round(adjusted_count(s.state), &part->seed) : 1;
+        ps->calls += n;
+        histogram_observe(&ps->duration, (double)took / self->per_unit, n);
     }
     buf_fini(&key);
     return missed;
