@@ -86,7 +86,7 @@ $(B)/%.o: %.c | $(generated)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	@$(CC) $(CPPFLAGS) $(cflags) $(if $(filter build/%,$<),-w) \
-	    $(if $(filter common/pipeline/cli.c,$<),-DTAILRACE_VERSION='"$(version)"') \
+	    $(if $(filter common/pipeline/version.c,$<),-DTAILRACE_VERSION='"$(version)"') \
 	    -MMD -MP -c -o $@ $<
 
 $(G)/proto/%.pb.c: proto/%.proto $(wildcard proto/*.options)

@@ -13,10 +13,7 @@
 #include "common/pipeline/config_load.h"
 #include "common/pipeline/option_print.h"
 #include "common/pipeline/service.h"
-
-#ifndef TAILRACE_VERSION
-#define TAILRACE_VERSION "0.1.0"
-#endif
+#include "common/pipeline/version.h"
 
 struct cli {
     const struct service_program *program;
@@ -367,7 +364,7 @@ static int cmd_components(struct cli *c)
                             : complain(c, "components --reference DIR") < 0;
     buf_init(&out);
     if (c->argc == 1)
-        components_print(p->name, p->description, TAILRACE_VERSION, p->components, &out);
+        components_print(p->name, p->description, tailrace_version(), p->components, &out);
     else if (c->argc == 2 && strcmp(c->argv[1], "--schema") == 0)
         components_schema(p->components, &out);
     else if (c->argc == 2 && c->argv[1][0] != '-')
@@ -460,7 +457,7 @@ int service_main(const struct service_program *p, int argc, char **argv)
         if (c.help) {
             status = cmd_help(&c);
         } else if (c.version) {
-            printf("%s version %s\n", p->name, TAILRACE_VERSION);
+            printf("%s version %s\n", p->name, tailrace_version());
             status = 0;
         } else if (c.argc) {
             status = run_command(&c);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/pipeline/service_metrics.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -11,6 +12,7 @@
 #include "common/io/http_server.h"
 #include "common/pipeline/ledger.h"
 #include "common/pipeline/telemetry.h"
+#include "common/pipeline/version.h"
 
 #define SERVICE_METRICS_MAGIC 0x534d4554u
 
@@ -154,12 +156,16 @@ static void add_label(struct buf *out, const char *key, const char *value)
 {
     if (out->n)
         buf_add_byte(out, ',');
+    if (isdigit((unsigned char)*key))
+        buf_add_cstr(out, "key_");
     for (const char *c = key; *c; c++)
-        buf_add_byte(out, (uint8_t)(strchr(".-/ ", *c) ? '_' : *c));
+        buf_add_byte(out, isalnum((unsigned char)*c) ? (uint8_t)*c : '_');
     buf_add_cstr(out, "=\"");
-    for (const char *c = value; *c; c++)
-        if (*c != '"' && *c != '\\' && *c != '\n')
-            buf_add_byte(out, (uint8_t)*c);
+    for (const char *c = value; *c; c++) {
+        if (*c == '"' || *c == '\\' || *c == '\n')
+            buf_add_byte(out, '\\');
+        buf_add_byte(out, *c == '\n' ? 'n' : (uint8_t)*c);
+    }
     buf_add_byte(out, '"');
 }
 
@@ -168,6 +174,7 @@ static void add_label(struct buf *out, const char *key, const char *value)
 static void add_resource(struct buf *out, const struct option_list *l, const char *program)
 {
     const struct option_pair own[] = {{"service.name", program},
+                                      {"service.version", tailrace_version()},
                                       {"service.instance.id", service_instance_id()}};
     const struct option_pair *p = l->items;
     for (size_t k = 0; k < ARRAY_LEN(own); k++) {

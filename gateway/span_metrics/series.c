@@ -108,7 +108,8 @@ static void forget_time(struct master *m, struct last_time *t)
 }
 
 /* The series was written at that time. */
-static void remember_time(struct master *m, const struct series_id *id, uint64_t at_ns, uint64_t max)
+static void remember_time(struct master *m, const struct series_id *id, uint64_t at_ns,
+                          uint64_t max)
 {
     struct last_time *t = hashmap_find(&m->times, id->hash, same_time_key, &id->key);
     if (t) {

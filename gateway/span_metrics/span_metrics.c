@@ -200,7 +200,8 @@ static int check_dimensions(const struct option_list *l, struct err *e)
         for (size_t k = 0; k < i; k++)
             twice |= strcmp(d[i].name, d[k].name) == 0;
         if (twice)
-            return err_set(e, -EINVAL, "dimensions[%zu]: '%s' is a dimension already", i, d[i].name);
+            return err_set(e, -EINVAL, "dimensions[%zu]: '%s' is a dimension already", i,
+                           d[i].name);
     }
     return 0;
 }

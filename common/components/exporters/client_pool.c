@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 int client_pool_init(struct client_pool *p, const char *endpoint,
                      const struct client_tls_config *tls, const char *default_port, bool is_h2,
@@ -148,13 +147,4 @@ bool client_tls_eq(const struct client_tls_config *a, const struct client_tls_co
            strcmp(a->server_name_override, b->server_name_override) == 0 &&
            strcmp(a->ca_file, b->ca_file) == 0 && strcmp(a->cert_file, b->cert_file) == 0 &&
            strcmp(a->key_file, b->key_file) == 0;
-}
-
-const char *client_user_agent(void)
-{
-    static char text[128];
-    struct utsname u;
-    if (!text[0])
-        snprintf(text, sizeof(text), "Tailrace (%s)", uname(&u) == 0 ? u.machine : "unknown");
-    return text;
 }

@@ -38,7 +38,5 @@ void client_headers_add_all(struct client_headers *h, const struct option_list *
 void client_headers_fini(struct client_headers *h);
 bool client_headers_eq(const struct client_headers *a, const struct client_headers *b);
 bool client_tls_eq(const struct client_tls_config *a, const struct client_tls_config *b);
-/* "Tailrace (x86_64)" */
-const char *client_user_agent(void);
 
 #endif

@@ -15,6 +15,7 @@
 #include "common/components/exporters/client_pool.h"
 #include "common/io/grpc.h"
 #include "common/otlp/encode.h"
+#include "common/pipeline/version.h"
 
 #define AT(field) offsetof(struct otlp_grpc_config, field)
 const struct option otlp_grpc_options[] = {
@@ -95,7 +96,7 @@ static void make_headers(struct otlp_grpc *self, const struct otlp_grpc_config *
     client_headers_add(&self->headers, "te", "trailers");
     client_headers_add(&self->headers, "grpc-accept-encoding", "identity");
     client_headers_add(&self->headers, "user-agent",
-                       c->user_agent[0] ? c->user_agent : client_user_agent());
+                       c->user_agent[0] ? c->user_agent : tailrace_user_agent());
     client_headers_add_all(&self->headers, &c->headers);
 }
 

@@ -12,6 +12,7 @@
 #include "common/components/exporters/client_pool.h"
 #include "common/otlp/encode.h"
 #include "common/pipeline/queue.h"
+#include "common/pipeline/version.h"
 
 static const char *const encodings[] = {"proto", NULL};
 
@@ -268,7 +269,7 @@ static int otlp_http_create(struct instance *in, struct err *e)
     client_headers_add(&self->headers, "content-encoding",
                        client_compression_name(self->compression));
     client_headers_add(&self->headers, "content-type", "application/x-protobuf");
-    client_headers_add(&self->headers, "user-agent", client_user_agent());
+    client_headers_add(&self->headers, "user-agent", tailrace_user_agent());
     client_headers_add_all(&self->headers, &c->headers);
     if (r)
         otlp_http_free(in);

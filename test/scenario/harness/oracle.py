@@ -1,5 +1,7 @@
 """What the sampling policies say, from their definition."""
 
+import fractions
+
 MASK64 = (1 << 64) - 1
 
 
@@ -10,6 +12,13 @@ def fnv1a64(data):
     return h
 
 
+def bound(percent):
+    """The Collector's: the exact product, rounded to 64 bits to even, its fraction cut off."""
+    exact = fractions.Fraction(percent / 100) * MASK64
+    shift = 64 - int(exact).bit_length()
+    return int(fractions.Fraction(round(exact * 2**shift), 2**shift))
+
+
 def kept_by_chance(trace_id, percent, salt=b"default-hash-seed"):
     """The probabilistic policy: the Collector's hash of salt and trace id."""
-    return fnv1a64(salt + trace_id) <= int(percent / 100 * float(MASK64))
+    return fnv1a64(salt + trace_id) <= bound(percent)
