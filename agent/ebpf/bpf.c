@@ -324,8 +324,25 @@ static void begin_tls(struct source *s, const struct source_config *c)
     libraries_look_default(&s->libraries);
 }
 
+/*
+ * The kernel tells processes by their numbers in its first PID namespace; in another one none of
+ * them would be found in /proc, and nothing would be seen without a word. Its inode is fixed:
+ * PROC_PID_INIT_INO, include/linux/proc_ns.h.
+ */
+static bool sees_the_hosts_processes(void)
+{
+    enum { PID_INIT_INO = 0xEFFFFFFC };
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) == 0 && st.st_ino == (ino_t)(unsigned)PID_INIT_INO;
+}
+
 int source_open(struct source **out, const struct source_config *c, struct err *e)
 {
+    if (!sees_the_hosts_processes())
+        return err_set(
+            e, -EPERM,
+            "not in the host's PID namespace: processes cannot be told (hostPID: true in "
+            "Kubernetes, --pid=host for a container)");
     struct source *s = xcalloc(1, sizeof(*s));
     SET_MAGIC(s, SOURCE_MAGIC);
     if (c->tier == TIER_SYSCALL) {

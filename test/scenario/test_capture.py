@@ -207,3 +207,15 @@ def test_a_tier_that_is_not_in_this_build_is_refused_by_name():
                           timeout=30, env=dict(os.environ, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1"))
     assert done.returncode == 1
     assert "capture_tier: syscall" in done.stderr + done.stdout
+
+
+def test_another_pid_namespace_is_an_error_not_silence(tmp_path):
+    """There the kernel's numbers of processes mean nothing, and nothing would ever be seen."""
+    child = Child(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", program("tailrace-agent"),
+                   "--port", "1", "--set", "service.telemetry.metrics.level=none"], tmp_path / "log",
+                  env=dict(os.environ, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1"))
+    try:
+        assert child.wait(30) == 1
+        assert "not in the host's PID namespace" in child.log() and "hostPID: true" in child.log()
+    finally:
+        child.stop()
