@@ -90,9 +90,17 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct h2c *h = user;
-    (void)session;
+    struct http_call *call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+    bool is_last = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
+                   (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
     if (frame->hd.type == NGHTTP2_GOAWAY)
         h->conn->is_going = true;
+    /*
+     * Answered before all of it was sent: nobody reads the rest (RFC 9113 §8.1). The reset leaves
+     * ahead of any DATA, so no body is let go whose bytes are gathered for writing.
+     */
+    if (is_last && call && call->sent < call->body_len)
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_NO_ERROR);
     return 0;
 }
 

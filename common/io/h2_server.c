@@ -25,11 +25,19 @@
  */
 enum { OUT_BATCH = 64 << 10, RESET_BURST = 1000, RESETS_A_SECOND = 100 };
 
+/*
+ * Frames that carry nothing (empty DATA, PING, SETTINGS, PRIORITY, WINDOW_UPDATE) are cheap to send
+ * and cost us a turn each. Each request and each second allows some; who sends many more does
+ * nothing else (CVE-2019-9511 to 9518).
+ */
+enum { IDLE_BURST = 10000, IDLE_A_REQUEST = 100, IDLE_A_SECOND = 1000, HEAD_LIST_MAX = 64 << 10 };
+
 struct h2 {
     nghttp2_session *session;
     struct http_conn *conn;
     uint64_t withheld; /* from the connection's window: the sum of conn_owed */
     bool is_receiving, wants_flush, failed;
+    uint64_t idle_frames, idle_since_ns; /* frames beyond what was allowed up to then */
 };
 
 static void flush(struct http_conn *c);
@@ -44,6 +52,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return 0;
     struct http_exchange *x = http_exchange_new(h->conn, 2);
     x->stream_id = frame->hd.stream_id;
+    h->idle_frames -= MIN(h->idle_frames, (uint64_t)IDLE_A_REQUEST);
     nghttp2_session_set_stream_user_data(session, x->stream_id, x);
     return 0;
 }
@@ -72,7 +81,10 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct str k = str_make(name, name_n), v = str_make(value, value_n);
     struct h2 *h = user;
     (void)flags;
-    if (!x || x->state != EXCHANGE_HEAD)
+    if (!x)
+        return 0;
+    x->head_bytes += name_n + value_n + 32; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts them */
+    if (x->state != EXCHANGE_HEAD || x->head_bytes > HEAD_LIST_MAX)
         return 0;
     if (str_is(k, ":method"))
         x->r.method = http_exchange_keep(x, v);
@@ -198,9 +210,27 @@ static void body_is_whole(struct http_exchange *x)
     http_exchange_message(x);
 }
 
+static void note_idle_frame(struct h2 *h, const nghttp2_frame_hd *hd)
+{
+    bool is_empty =
+        hd->type == NGHTTP2_DATA && hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM);
+    if (!is_empty && hd->type != NGHTTP2_PING && hd->type != NGHTTP2_SETTINGS &&
+        hd->type != NGHTTP2_PRIORITY && hd->type != NGHTTP2_WINDOW_UPDATE)
+        return;
+    uint64_t now = loop_now_ns(h->conn->home->loop);
+    uint64_t allowed = (now - h->idle_since_ns) * IDLE_A_SECOND / NS_PER_S;
+    if (allowed > 0) {
+        h->idle_frames -= MIN(h->idle_frames, allowed);
+        h->idle_since_ns = now;
+    }
+    if (++h->idle_frames == IDLE_BURST)
+        nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct h2 *h = user;
+    note_idle_frame(h, &frame->hd);
     bool is_last = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     struct http_exchange *x = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (!x || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
@@ -209,6 +239,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         uint64_t length = x->expected;
         x->expected = 0;
         int status = http_exchange_head(x);
+        if (x->head_bytes > HEAD_LIST_MAX)
+            status = 431;
         if (status) {
             struct http_response resp = {.status = status};
             x->state = EXCHANGE_HANDLER;
@@ -472,7 +504,7 @@ int h2_server_new(struct http_conn *c)
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, http_server_max_streams(c->server)},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, crowded ? H2_WINDOW_SMALL : H2_WINDOW_STREAM},
         {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, 256 << 10},
-        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 64 << 10},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HEAD_LIST_MAX},
     };
     nghttp2_submit_settings(h->session, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings));
     if (!crowded)

@@ -145,8 +145,8 @@ int http1_parse_head(const char *p, size_t n, bool is_response, struct http1_hea
     for (;;) {
         if (!next_line(&at, end, &line))
             return n >= HTTP1_MAX_HEAD ? -E2BIG : 0;
-        if (line.n == 0)
-            return (int)(at - p);
+        if (line.n == 0) /* HTTP/1.0 knows no chunks: what comes after is read in two ways */
+            return out->is_chunked && out->minor == 0 && !is_response ? -EBADMSG : (int)(at - p);
         r = parse_field(line, out);
         if (r)
             return r;

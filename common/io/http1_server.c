@@ -6,18 +6,21 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/buf.h"
 #include "common/base/clock.h"
 #include "common/io/http1.h"
 #include "common/io/http_conn.h"
 
-enum { MAX_DISCARDED = 64 << 20, KEPT_BUFFER = 16 << 10 };
+enum { MAX_DISCARDED = 64 << 20, KEPT_BUFFER = 16 << 10, SMALL_HEAD = 4 << 10 };
 
 struct http1 {
     struct buf in; /* received and not used yet */
     size_t used;
     size_t counted; /* bytes of `in` that the process's memory knows of */
+    size_t seen;    /* bytes of a head that is not whole: no end of it was found in them */
+    bool is_full;   /* the peer does not read its answers: nothing more is taken from it */
     struct http_exchange *x;
     struct http1_chunked chunked;
     bool is_chunked, keep_alive, is_reading_body, is_working;
@@ -119,6 +122,15 @@ static int fail(struct http_conn *c, int status)
     return -EBADMSG;
 }
 
+/* The next request. */
+static void go_on(struct http_conn *c)
+{
+    struct http1 *h = c->state;
+    stream_resume(c->stream);
+    if (h->in.n > h->used && work(c) < 0)
+        http_conn_end(c);
+}
+
 static void http1_respond(struct http_exchange *x, const struct http_response *resp)
 {
     struct http_conn *c = x->conn;
@@ -144,9 +156,9 @@ static void http1_respond(struct http_exchange *x, const struct http_response *r
         http_conn_end(c);
         return;
     }
-    stream_resume(c->stream);
-    if (h->in.n > h->used && work(c) < 0)
-        http_conn_end(c);
+    h->is_full = stream_is_blocked(c->stream);
+    if (!h->is_full)
+        go_on(c);
 }
 
 /* The body may come: a client that waits for that word gets it (RFC 9110 §10.1.1). */
@@ -159,15 +171,32 @@ static void let_in(struct http_conn *c)
     h->expects_continue = false;
 }
 
+/* A large head that comes byte by byte is not parsed with each of them. */
+static bool may_be_whole(struct http1 *h)
+{
+    const char *p = h->in.p + h->used;
+    size_t n = h->in.n - h->used, from = h->seen > 2 ? h->seen - 2 : 0;
+    h->seen = n;
+    if (n <= SMALL_HEAD || n >= HTTP1_MAX_HEAD)
+        return true;
+    return memmem(p + from, n - from, "\n\r\n", 3) || memmem(p + from, n - from, "\n\n", 2);
+}
+
 static int parse_request(struct http_conn *c)
 {
     static _Thread_local struct http1_head head;
     struct http1 *h = c->state;
+    if (!c->partial_ns)
+        c->partial_ns = loop_now_ns(c->home->loop);
+    if (!may_be_whole(h))
+        return 0;
     int n = http1_parse_head(h->in.p + h->used, h->in.n - h->used, false, &head);
     if (n < 0)
         return fail(c, 400);
     if (n == 0)
         return 0;
+    h->seen = 0;
+    c->partial_ns = 0;
     if (http_server_is_h2_only(c->server))
         return fail(c, 505);
     struct http_exchange *x = h->x = http_exchange_new(c, 1);
@@ -285,7 +314,7 @@ static int work(struct http_conn *c)
     h->is_working = true;
     do
         r = work_once(c);
-    while (r == 1 && !c->is_closing && !h->discards && !h->x && h->in.n > h->used);
+    while (r == 1 && !c->is_closing && !h->discards && !h->is_full && !h->x && h->in.n > h->used);
     if (!c->is_closing) {
         h->is_working = false;
         settle_buffer(h);
@@ -308,7 +337,11 @@ static int http1_read(struct http_conn *c, const uint8_t *p, size_t n)
 
 static void http1_flush(struct http_conn *c)
 {
-    (void)c; /* answers are written at once; the stream keeps what the socket does not take */
+    struct http1 *h = c->state; /* answers are written at once; the stream keeps what is left */
+    if (!h->is_full)
+        return;
+    h->is_full = false;
+    go_on(c);
 }
 
 static void http1_admitted(struct http_exchange *x)

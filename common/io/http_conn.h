@@ -29,7 +29,7 @@ struct http_proto {
     void (*go_away)(struct http_conn *c);
     /* Frees the protocol's state; exchanges with the handler are detached by the server before. */
     void (*free)(struct http_conn *c);
-    /* The request's body came to a halt: ends what has to end, the exchange at least. */
+    /* The request's body takes too long: ends what has to end, the exchange at least. */
     void (*stalled)(struct http_exchange *x);
 };
 
@@ -54,6 +54,8 @@ struct http_exchange {
     uint64_t max_body, expected, reserved; /* bytes; expected 0 = unknown */
     uint64_t assembling, early;            /* bytes of the budgets for those let in, and not yet */
     uint64_t wait_until_ns, touched_ns;
+    uint64_t began_ns; /* the head, then the body */
+    size_t head_bytes; /* HTTP/2: as SETTINGS_MAX_HEADER_LIST_SIZE counts them */
     size_t text_n;
     char text[512]; /* head fields that r points to */
     int32_t stream_id;
@@ -81,6 +83,7 @@ struct http_conn {
     bool is_going, is_closing;
     bool is_lingering; /* answered for good; open only so that the peer can read the answer */
     uint64_t touched_ns;
+    uint64_t partial_ns; /* since when a head or a preface is here in part; 0 = none is */
     struct task free_task, flush_task;
     bool is_flush_posted;
 };

@@ -52,7 +52,7 @@ struct http_exchange *http_exchange_new(struct http_conn *c, unsigned version)
     x->r.peer = stream_peer(c->stream);
     x->conn = c;
     x->home = c->home;
-    x->touched_ns = loop_now_ns(c->home->loop);
+    x->touched_ns = x->began_ns = loop_now_ns(c->home->loop);
     list_init(&x->in_waiting);
     list_push(&c->exchanges, &x->in_conn);
     return x;
@@ -153,6 +153,7 @@ static bool reserve(struct http_exchange *x)
     }
     early_end(x);
     x->reserved = need;
+    x->began_ns = loop_now_ns(x->home->loop);
     x->state = EXCHANGE_BODY;
     list_remove(&x->in_waiting);
     return true;

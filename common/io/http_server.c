@@ -14,7 +14,20 @@
 #include "common/base/log.h"
 #include "common/io/http_conn.h"
 
-enum { TICK_MS = 20, STALLED_MS = 10000, LINGER_MS = 1000, CLOSING_MS = 5000, BACKLOG = 1024 };
+/*
+ * A head, and a pause within a body, may take STALLED_MS; a body that was let in MESSAGE_MS,
+ * however steadily it drips: it holds memory that others wait for. An idle connection may stay,
+ * unless file descriptors run out.
+ */
+enum {
+    TICK_MS = 20,
+    STALLED_MS = 10000,
+    MESSAGE_MS = 30000,
+    LINGER_MS = 1000,
+    CLOSING_MS = 5000,
+    ACCEPT_AGAIN_MS = 100,
+    BACKLOG = 1024
+};
 #define SERVER_MAGIC 0x48545356u
 
 struct http_server {
@@ -29,6 +42,8 @@ struct http_server {
     _Atomic unsigned n_conns;
     _Atomic unsigned loops_open;
     bool is_listening;
+    _Atomic bool is_short; /* of file descriptors */
+    uv_timer_t later;      /* until accepting is tried again */
     void (*closed)(void *arg);
     void *closed_arg;
     struct task closed_task;
@@ -118,6 +133,7 @@ static int choose_proto(struct http_conn *c, const uint8_t **p, size_t *n)
     if (is_h2 && c->n_first < sizeof(preface) - 1)
         return 0; /* undecided */
     c->proto = is_h2 ? &h2_proto : &http1_proto;
+    c->partial_ns = 0;
     int r = is_h2 ? h2_server_new(c) : http1_new(c);
     return r ? r : c->proto->read(c, c->first, c->n_first);
 }
@@ -129,6 +145,8 @@ static void on_read(void *arg, const uint8_t *p, size_t n)
     c->touched_ns = loop_now_ns(c->home->loop);
     if (!c->proto)
         r = choose_proto(c, &p, &n);
+    if (!c->proto && !c->partial_ns)
+        c->partial_ns = c->touched_ns;
     if (r == 0 && n > 0 && c->proto && !c->is_closing)
         r = c->proto->read(c, p, n);
     if (r < 0)
@@ -179,13 +197,13 @@ static void conn_open(struct http_loop_state *home, int fd)
 
 /* ---- time ---- */
 
-/* A message that was let in and does not go on holds memory that others wait for. */
 static struct http_exchange *find_stalled(struct http_conn *c, uint64_t now)
 {
     LIST_EACH (it, &c->exchanges) {
         struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_conn);
         bool is_partial = x->state == EXCHANGE_BODY || x->state == EXCHANGE_HEAD;
-        if (is_partial && now - x->touched_ns > STALLED_MS * NS_PER_MS)
+        if (is_partial && (now - x->touched_ns > STALLED_MS * NS_PER_MS ||
+                           now - x->began_ns > MESSAGE_MS * NS_PER_MS))
             return x;
     }
     return NULL;
@@ -196,6 +214,10 @@ static bool is_idle(const struct http_conn *c, uint64_t now)
     uint64_t timeout_ms = c->home->server->config.idle_timeout_ms, since = now - c->touched_ns;
     if (c->is_lingering)
         return since > LINGER_MS * NS_PER_MS;
+    if (c->partial_ns && now - c->partial_ns > STALLED_MS * NS_PER_MS)
+        return true;
+    if (c->home->server->is_short && !timeout_ms)
+        timeout_ms = STALLED_MS;
     return timeout_ms && list_is_empty(&c->exchanges) && since > timeout_ms * NS_PER_MS;
 }
 
@@ -219,7 +241,11 @@ static bool end_one(struct http_loop_state *home, uint64_t now)
         struct http_exchange *x = find_stalled(c, now);
         if (x) {
             struct log_ctx ctx = {"http", stream_peer(c->stream)};
-            log_warn(&ctx, "request given up: no byte of it came for %d s", STALLED_MS / 1000);
+            bool is_still = now - x->touched_ns > STALLED_MS * NS_PER_MS;
+            log_warn(&ctx,
+                     is_still ? "request given up: no byte of it came for %d s"
+                              : "request given up: it was not whole after %d s",
+                     (is_still ? STALLED_MS : MESSAGE_MS) / 1000);
             c->proto->stalled(x);
             return true;
         }
@@ -285,6 +311,25 @@ static struct http_loop_state *idlest(struct http_server *s)
     return best;
 }
 
+static void on_acceptable(uv_poll_t *poll, int status, int events);
+
+static void accept_again(uv_timer_t *t)
+{
+    struct http_server *s = CAST_OBJ(struct http_server, t->data, SERVER_MAGIC);
+    uv_poll_start(&s->poll, UV_READABLE, on_acceptable);
+}
+
+/* Whoever waits in the backlog would wake us at once, again and again. */
+static void accept_later(struct http_server *s)
+{
+    if (!s->is_short)
+        log_warn(&(struct log_ctx){"http", NULL},
+                 "no file descriptor for a new connection: idle ones are closed");
+    s->is_short = true;
+    uv_poll_stop(&s->poll);
+    uv_timer_start(&s->later, accept_again, ACCEPT_AGAIN_MS, 0);
+}
+
 static void on_acceptable(uv_poll_t *poll, int status, int events)
 {
     struct http_server *s = CAST_OBJ(struct http_server, poll->data, SERVER_MAGIC);
@@ -293,8 +338,11 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
         return;
     for (int i = 0; i < 64; i++) {
         int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
+            accept_later(s);
         if (fd < 0)
-            return; /* EAGAIN; EMFILE: tried again at the next turn */
+            return;
+        s->is_short = false;
         struct handover *h = xcalloc(1, sizeof(*h));
         h->task.run = take_over;
         h->home = idlest(s);
@@ -384,7 +432,8 @@ int http_server_open(struct http_server **out, const struct http_server_config *
         loop_post(home->loop, &home->start_task);
     }
     uv_poll_init(loop_uv(loop0), &s->poll, s->fd);
-    s->poll.data = s;
+    uv_timer_init(loop_uv(loop0), &s->later);
+    s->poll.data = s->later.data = s;
     uv_poll_start(&s->poll, UV_READABLE, on_acceptable);
     s->is_listening = true;
     *out = s;
@@ -455,7 +504,15 @@ static void close_home(struct task *t)
     check_closed(home);
 }
 
+static void timer_closed(uv_handle_t *h);
+
 static void listener_closed(uv_handle_t *h)
+{
+    struct http_server *s = CAST_OBJ(struct http_server, h->data, SERVER_MAGIC);
+    uv_close((uv_handle_t *)&s->later, timer_closed);
+}
+
+static void timer_closed(uv_handle_t *h)
 {
     struct http_server *s = CAST_OBJ(struct http_server, h->data, SERVER_MAGIC);
     close(s->fd);

@@ -19,8 +19,9 @@ def sink():
 
 
 @pytest.fixture
-def gateway(tmp_path):
-    """A function that starts a gateway and waits until it accepts; all are ended after the test."""
+def gateway(tmp_path, sink):
+    """A function that starts a gateway and waits until it accepts; all are ended after the test, and
+    before the sink: a drain tries on while its back end is away."""
     started = []
 
     def start(config, name=None, wait=True, **values):
