@@ -81,13 +81,14 @@ int BPF_PROG(tr_sched_exit, struct task_struct *task)
 }
 
 /*
- * Already waiting: it was preempted on its way to sleep, and its wait goes on. A task that is woken
- * while it still runs gets a beginning that its switch out overwrites.
+ * A task that is woken while it runs gets a beginning that its switch out overwrites, or its next
+ * wake-up; one that was preempted on its way to sleep begins to wait anew. Asking which of them it
+ * is would cost each wake-up a lookup more.
  */
 static __always_inline void sched_woken(struct task_struct *task)
 {
     struct sched_task *t = bpf_task_storage_get(&sched_tasks, task, NULL, 0);
-    if (t && !t->since_ns)
+    if (t)
         t->since_ns = bpf_ktime_get_ns();
 }
 
@@ -139,9 +140,12 @@ SEC("tp_btf/sched_switch")
 int BPF_PROG(tr_sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
     u64 now = bpf_ktime_get_ns();
-    struct sched_task *t = prev->pid ? bpf_task_storage_get(&sched_tasks, prev, NULL, 0) : NULL;
-    if (t)
-        t->since_ns = sched_queued(prev) ? now : 0;
+    struct sched_task *t;
+    if (prev->pid && sched_queued(prev)) {
+        t = bpf_task_storage_get(&sched_tasks, prev, NULL, 0);
+        if (t)
+            t->since_ns = now;
+    }
     if (!next->pid)
         return 0;
     t = bpf_task_storage_get(&sched_tasks, next, NULL, 0);
