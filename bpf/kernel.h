@@ -48,7 +48,7 @@ enum cgroup_subsys_id { cpu_cgrp_id = 1 }; /* relocated */
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2, BPF_RB_AVAIL_DATA = 0 };
 
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 enum { MSG_OOB = 1, MSG_PEEK = 2, MSG_TRUNC = 0x20, MSG_ERRQUEUE = 0x2000 };
 enum { PF_IO_WORKER = 0x10, PF_KTHREAD = 0x00200000, PF_USER_WORKER = 0x00004000 };
 enum { MAP_ANONYMOUS = 0x20 };
@@ -97,6 +97,12 @@ struct tcp_sock {
 };
 struct socket {
     struct sock *sk;
+};
+struct sk_buff {
+    char cb[48];
+};
+struct tcp_skb_cb {
+    u16 tcp_gso_segs;
 };
 
 struct inode {

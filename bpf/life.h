@@ -45,8 +45,10 @@ int BPF_PROG(tr_set_state, struct sock *sk, int old, int new)
         note_listener(sk, false);
     else if (new == TCP_SYN_SENT && is_selected(bpf_get_current_pid_tgid() >> 32))
         connect_began(conn_new(sk, WIRE_ROLE_CLIENT, false));
-    else if (old == TCP_SYN_SENT)
-        connect_ended(sk, new);
+    else if (old == TCP_SYN_SENT || old == TCP_SYN_RECV)
+        connect_moved(sk, new);
+    else if (old == TCP_ESTABLISHED)
+        note_rtt(sk);
     return 0;
 }
 
@@ -72,7 +74,6 @@ int BPF_PROG(tr_destroy_sock, struct sock *sk)
     if (!c)
         return 0;
     bpf_map_delete_elem(&verdicts, &c->cookie);
-    note_rtt(sk, c);
     if (c->announced)
         tell_end(c);
     conn_drop(c);

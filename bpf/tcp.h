@@ -55,7 +55,9 @@ static __always_inline void connect_failed(struct conn *c, int error)
 {
     struct wire_tcp *t = tcp_of(c->cgroup);
     u32 why = WIRE_FAILED_OTHER;
-    if (error == ECONNREFUSED)
+    if (!error)
+        why = WIRE_FAILED_CANCELED;
+    else if (error == ECONNREFUSED)
         why = WIRE_FAILED_REFUSED;
     else if (error == ETIMEDOUT)
         why = WIRE_FAILED_TIMED_OUT;
@@ -67,11 +69,14 @@ static __always_inline void connect_failed(struct conn *c, int error)
         __sync_fetch_and_add(&t->failures[why], 1);
 }
 
-/* In softirq, where the current process is anybody: what is needed was noted in connect(). */
-static __always_inline void connect_ended(struct sock *sk, int state)
+/*
+ * In softirq, where the current process is anybody: what is needed was noted in connect(). Two
+ * connects that cross go on by way of SYN_RECV. A socket that is closed before has no error.
+ */
+static __always_inline void connect_moved(struct sock *sk, int state)
 {
     struct conn *c = conn_get(sk);
-    if (!c || !c->connect_ns)
+    if (!c || !c->connect_ns || state == TCP_SYN_RECV)
         return;
     if (state == TCP_ESTABLISHED)
         observe(c->cgroup, WIRE_CONNECT, bpf_ktime_get_ns() - c->connect_ns);
@@ -80,23 +85,28 @@ static __always_inline void connect_ended(struct sock *sk, int state)
     c->connect_ns = 0;
 }
 
-/* The kernel's estimate at the end of the connection; srtt_us is in eighths. */
-static __always_inline void note_rtt(struct sock *sk, struct conn *c)
+/*
+ * The kernel's estimate; srtt_us is in eighths. Taken once, when the first FIN passes: that one is
+ * often acknowledged late, since there is nothing to be sent with the acknowledgement.
+ */
+static __always_inline void note_rtt(struct sock *sk)
 {
-    struct tcp_sock *tp = tcp_sock_of(sk);
+    struct conn *c = conn_get(sk);
+    struct tcp_sock *tp = c && c->cgroup ? tcp_sock_of(sk) : NULL;
     u32 srtt_us = tp ? SOCK(tp, srtt_us) : 0;
-    if (srtt_us && c->cgroup)
+    if (srtt_us)
         observe(c->cgroup, WIRE_RTT, (u64)(srtt_us >> 3) * 1000);
 }
 
-/* Since 4.15. Every segment that is sent again, SYNs included. */
+/* Since 4.15. Every segment that is sent again, SYNs included; one buffer may hold several. */
 SEC("tp_btf/tcp_retransmit_skb")
-int BPF_PROG(tr_retransmit, struct sock *sk, void *skb)
+int BPF_PROG(tr_retransmit, struct sock *sk, struct sk_buff *skb)
 {
     struct conn *c = conn_get(sk);
     struct wire_tcp *t = c && c->cgroup ? tcp_of(c->cgroup) : NULL;
+    u16 segments = BPF_CORE_READ((struct tcp_skb_cb *)&skb->cb, tcp_gso_segs);
     if (t)
-        __sync_fetch_and_add(&t->retransmits, 1);
+        __sync_fetch_and_add(&t->retransmits, segments);
     return 0;
 }
 

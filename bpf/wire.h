@@ -154,6 +154,8 @@ enum wire_failure {
     WIRE_FAILED_TIMED_OUT,
     WIRE_FAILED_UNREACHABLE,
     WIRE_FAILED_RESET,
+    WIRE_FAILED_CANCELED, /* the program gave up: its own time limit, or another address was faster
+                           */
     WIRE_FAILED_OTHER,
     WIRE_FAILURES,
 };
@@ -174,7 +176,7 @@ struct wire_tcp {
     wire_u64 retransmits;
     struct wire_histogram histograms[WIRE_HISTOGRAMS];
 };
-WIRE_ASSERT(wire_tcp, 48 + 2 * (16 + 8 * 128));
+WIRE_ASSERT(wire_tcp, 56 + 2 * (16 + 8 * 128));
 
 /* Counters of the kernel side, one array entry each, per CPU. */
 enum wire_counter {

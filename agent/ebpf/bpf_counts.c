@@ -16,8 +16,11 @@
 
 #define SWEEP_NS (10 * NS_PER_S)
 
-static const char *const failures[WIRE_FAILURES] = {"refused", "timed_out", "unreachable", "reset",
-                                                    "other"};
+static const char *const failures[WIRE_FAILURES] = {
+    [WIRE_FAILED_REFUSED] = "refused",         [WIRE_FAILED_TIMED_OUT] = "timed_out",
+    [WIRE_FAILED_UNREACHABLE] = "unreachable", [WIRE_FAILED_RESET] = "reset",
+    [WIRE_FAILED_CANCELED] = "canceled",       [WIRE_FAILED_OTHER] = "other",
+};
 
 /* The kernel's buckets as an OTLP histogram of the same scale, so that no count moves. */
 static void set_histogram(struct metrics *m, struct metric_series *series,
