@@ -1,5 +1,6 @@
 """An agent that captures, the spans it made, and real servers to capture from."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -133,12 +134,14 @@ class Agent:
 
     def kernel_maps(self, name):
         """Ids of the agent's maps of that name, of which the kernel keeps 15 bytes."""
-        ids = []
-        for info in pathlib.Path(f"/proc/{self.child.pid}/fdinfo").iterdir():
-            found = re.search(r"^map_id:\s*(\d+)", info.read_text(), re.M)
-            if found and bpftool("map", "show", "id", found[1]).get("name") == name[:15]:
-                ids.append(int(found[1]))
-        return ids
+        return [int(i["map_id"]) for i in self.fdinfo()
+                if "map_id" in i and bpftool("map", "show", "id", i["map_id"]).get("name") == name[:15]]
+
+    def fdinfo(self):
+        """What the kernel tells of each descriptor of the agent, as dicts."""
+        for path in pathlib.Path(f"/proc/{self.child.pid}/fdinfo").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                yield dict(re.findall(r"^(\w+):\s*(.*)$", path.read_text(), re.M))
 
     def kernel_entries(self, name, key):
         """How many entries of its hashes of that name have that 64-bit key."""
