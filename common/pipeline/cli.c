@@ -245,7 +245,7 @@ static int cmd_validate(struct cli *c)
         return 1;
     int rc = service_check(c->program, config, &e);
     if (rc < 0)
-        fprintf(stderr, "%s: %s\n", c->program->name, e.text);
+        fprintf(stderr, "%s\n", e.text);
     config_free(&config);
     return rc < 0;
 }

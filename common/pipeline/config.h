@@ -93,6 +93,9 @@ int config_load(struct config **out, const struct config_source *src, size_t n,
                 const struct component *const *components, struct buf *problems) MUSTCHECK;
 void config_free(struct config **c);
 
+/* "receivers", "exporters": the key of the section that such components stand in. */
+const char *kind_section(enum component_kind k);
+
 /* Whether connector c joins a pipeline of `from` to one of `to`. makes == 0: the signal it takes.
  */
 bool config_connects(const struct component *c, enum signal from, enum signal to);

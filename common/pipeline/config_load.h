@@ -15,9 +15,8 @@ struct loader {
     struct yaml_node *root;
 };
 
-/* Names of a kind for messages and sections: "exporter", "exporters". */
+/* Name of a kind for messages: "exporter". */
 const char *kind_word(enum component_kind k);
-const char *kind_section(enum component_kind k);
 
 /* The registered component of a type, by name or by an old name; NULL. */
 const struct component *registry_find(const struct component *const *registry,

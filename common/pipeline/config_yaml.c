@@ -33,6 +33,7 @@ struct reader {
     yaml_parser_t parser;
     struct yaml_ctx *c;
     const char *file;
+    struct str text;
     struct yaml_node *root;
     struct frame stack[YAML_MAX_DEPTH];
     unsigned depth;
@@ -53,6 +54,22 @@ static int refuse(struct reader *r, const yaml_mark_t *at, const char *what)
     return -EINVAL;
 }
 
+/* Bytes that are no characters: libyaml tells where they are in the text, not in which line. */
+static struct yaml_mark mark_of_byte(const struct reader *r, size_t offset)
+{
+    struct yaml_mark m = {r->file, 1, 1};
+    for (size_t i = 0; i < MIN(offset, r->text.n); i++) {
+        unsigned char c = (unsigned char)r->text.p[i];
+        if (c == '\n') {
+            m.line++;
+            m.column = 1;
+        } else if ((c & 0xc0) != 0x80) { /* columns are characters */
+            m.column++;
+        }
+    }
+    return m;
+}
+
 /* What libyaml says, with the place it means. */
 static int syntax_error(struct reader *r)
 {
@@ -62,7 +79,7 @@ static int syntax_error(struct reader *r)
     if (p->error == YAML_MEMORY_ERROR)
         return report_nomem(r->c->report);
     if (p->error == YAML_READER_ERROR)
-        m = mark_of(r, &p->mark); /* bytes that are no characters: the last place understood */
+        m = mark_of_byte(r, p->problem_offset);
     if (p->context)
         report_error(r->c->report, &m, NULL, "not YAML: %s %s (line %zu)", p->problem, p->context,
                      p->context_mark.line + 1);
@@ -392,6 +409,7 @@ int yaml_parse(struct yaml_ctx *c, struct str text, const char *file, struct yam
     memset(r, 0, sizeof(*r));
     r->c = c;
     r->file = file;
+    r->text = text;
     int rc;
     if (!yaml_parser_initialize(&r->parser)) {
         rc = report_nomem(c->report);

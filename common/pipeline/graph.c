@@ -54,6 +54,7 @@ static struct node *add_node(struct graph *g, const struct config_component *cc,
         return n;
     n = xcalloc(1, sizeof(*n));
     n->graph = g;
+    n->place = &cc->mark;
     n->in = (struct instance){
         .magic = INSTANCE_MAGIC,
         .component = cc->component,
@@ -259,12 +260,20 @@ static void sort_nodes(struct graph *g)
     g->nodes = sorted;
 }
 
+/* Puts file:line:column and path in front, as all problems of a configuration have them. */
+static void tell_place(const struct node *n, struct err *e)
+{
+    err_prefix(e, "%s::%s: ", kind_section(n->in.component->kind), n->in.id);
+    if (n->place->file && n->place->line)
+        err_prefix(e, "%s:%u:%u: ", n->place->file, n->place->line, n->place->column);
+}
+
 static int create(struct node *n, struct err *e)
 {
     const struct component *c = n->in.component;
     int r = c->create ? c->create(&n->in, e) : 0;
     if (r) {
-        err_prefix(e, "%s: ", n->in.id);
+        tell_place(n, e);
         return r;
     }
     n->is_created = true;
@@ -315,7 +324,7 @@ int graph_start(struct graph *g, struct err *e)
                 ledger_set_holder(n->account[s], &n->in);
         int r = n->in.component->start ? n->in.component->start(&n->in, e) : 0;
         if (r) {
-            err_prefix(e, "%s: ", n->in.id);
+            tell_place(n, e);
             for (; i < g->n; i++) /* nothing to stop: free() ends what a start had begun */
                 atomic_store(&g->nodes[i]->is_stopped, true);
             return r;

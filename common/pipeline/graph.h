@@ -38,6 +38,7 @@ struct gate_task {
 struct node {
     struct instance in; /* what the component sees */
     struct graph *graph;
+    const struct yaml_mark *place; /* of its key in the configuration */
     struct edges out[SIGNAL_COUNT];
     struct ledger_account *account[SIGNAL_COUNT]; /* of the signals that it takes or makes */
     struct node **up;                             /* nodes whose outputs lead here */
