@@ -275,7 +275,7 @@ static struct tls_links *attach_library(void *arg, const struct library *l, uint
         return NULL;
     }
     buf_init(&what);
-    tls_sites_describe(&l->sites, &what);
+    tls_describe(&s->probes, &l->sites, &what);
     if (tgid)
         log_info(BPF_LOG, "TLS library %s in process %u: probes on %s", l->name, tgid,
                  buf_cstr(&what));

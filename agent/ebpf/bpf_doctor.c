@@ -121,7 +121,7 @@ static void line(const char *hook, const char *program, bool works, const char *
 }
 
 /* What TLS probes need that is no program of its own; 0 or -errno of loading them. */
-static int look_at_tls(void)
+static int look_at_tls(struct tls_probes *probes)
 {
     struct tailrace *skel = tailrace__open();
     struct bpf_program *p;
@@ -130,7 +130,7 @@ static int look_at_tls(void)
 
     if (r)
         return r;
-    works = tls_has_multi();
+    works = probes->has_multi = tls_has_multi();
     line("uprobe.multi", "tr_ssl_enter", works,
          works ? "TLS probes in selected processes alone"
                : "TLS probes are in every process with the library, and 16 at most");
@@ -143,6 +143,7 @@ static int look_at_tls(void)
     r = tailrace__load(skel);
     if (r == 0) {
         works = tls_returns_work(skel);
+        probes->returns = works ? TLS_RETURNS_PROBE : TLS_RETURNS_BEHIND;
         line("uretprobe-under-seccomp", "tr_ssl_leave", works,
              works ? "ends of TLS calls by return probes"
                    : "ends of TLS calls are seen behind the call, where that can be proven");
@@ -152,7 +153,7 @@ static int look_at_tls(void)
 }
 
 /* Where probes would go in this system's own TLS library. */
-static void look_at_libraries(void)
+static void look_at_libraries(const struct tls_probes *p)
 {
     glob_t g;
 
@@ -164,7 +165,7 @@ static void look_at_libraries(void)
 
             buf_init(&b);
             if (fd >= 0 && tls_sites_find(&s, fd) == 0) {
-                tls_sites_describe(&s, &b);
+                tls_describe(p, &s, &b);
                 printf("%s: %s\n", g.gl_pathv[k], buf_cstr(&b));
             }
             if (fd >= 0)
@@ -215,6 +216,7 @@ int doctor_command(int argc, char **argv)
 {
     struct tailrace *skel;
     struct bpf_program *p;
+    struct tls_probes probes = {.returns = TLS_RETURNS_BEHIND};
     unsigned lost = 0;
     enum capture_tier t = TIER_FIRST;
     (void)argc;
@@ -228,9 +230,9 @@ int doctor_command(int argc, char **argv)
     printf("%-28s %-20s %-8s %s\n", "hook", "program", "works", "gives, or why not");
     bpf_object__for_each_program(p, skel->obj) lost |= look_at(p);
     tailrace__destroy(skel);
-    if (look_at_tls())
+    if (look_at_tls(&probes))
         line("uretprobe-under-seccomp", "tr_ssl_leave", false, "its program does not load");
-    look_at_libraries();
+    look_at_libraries(&probes);
     while (t <= TIER_LAST && (lost & 1u << t))
         t++;
     printf("capture tier: %s\n",

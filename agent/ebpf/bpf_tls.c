@@ -176,6 +176,13 @@ static bool is_used(const struct tls_probes *p, const struct tls_site *s)
     return is_essential || (p->has_multi && p->returns == TLS_RETURNS_PROBE);
 }
 
+void tls_describe(const struct tls_probes *p, const struct tls_sites *s, struct buf *out)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        if (is_used(p, &s->sites[i]))
+            tls_site_describe(&s->sites[i], out);
+}
+
 static void choose(const struct tls_probes *p, const struct tls_sites *s, struct points *enter,
                    struct points *leave)
 {

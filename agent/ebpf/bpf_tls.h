@@ -39,6 +39,8 @@ struct tls_links;
  */
 struct tls_links *tls_attach(struct tls_probes *p, const struct tls_sites *s, int fd,
                              uint32_t tgid);
+/* Which of a library's sites get probes. */
+void tls_describe(const struct tls_probes *p, const struct tls_sites *s, struct buf *out);
 void tls_detach(struct tls_probes *p, struct tls_links *l);
 
 #endif

@@ -238,12 +238,8 @@ bool tls_sites_hold(const struct tls_sites *s, int fd)
     return true;
 }
 
-void tls_sites_describe(const struct tls_sites *s, struct buf *out)
+void tls_site_describe(const struct tls_site *s, struct buf *out)
 {
-    for (unsigned i = 0; i < s->n; i++) {
-        const struct tls_site *at = &s->sites[i];
-
-        buf_addf(out, "%s%s%s%s", i ? ", " : "", at->is_internal ? "the function inside " : "",
-                 at->name, at->is_emulated ? "" : " (stepped over, slow)");
-    }
+    buf_addf(out, "%s%s%s%s", out->n ? ", " : "", s->is_internal ? "the function inside " : "",
+             s->name, s->is_emulated ? "" : " (stepped over, slow)");
 }

@@ -40,7 +40,7 @@ struct tls_sites {
 int tls_sites_find(struct tls_sites *s, int fd) MUSTCHECK;
 /* Whether the code is still what was looked at. */
 bool tls_sites_hold(const struct tls_sites *s, int fd);
-/* "the function inside SSL_read, SSL_free (stepped over, slow)" */
-void tls_sites_describe(const struct tls_sites *s, struct buf *out);
+/* Adds to a list: "the function inside SSL_read, SSL_free (stepped over, slow)". */
+void tls_site_describe(const struct tls_site *s, struct buf *out);
 
 #endif

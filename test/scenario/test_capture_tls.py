@@ -7,13 +7,14 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import threading
 
 import pytest
 
 from harness.capture import Agent, Nginx
 from harness.process import ROOT, Child
-from harness.wait import accepts, free_ports, wait_until
+from harness.wait import free_ports, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -234,13 +235,18 @@ def test_write_out_of_a_mapped_file(agent, server, copy):
     assert_all_once(a.settled(50, port), "mapped", 50)
 
 
-def test_plaintext_without_a_socket_is_marked(agent, pems, tmp_path):
+@pytest.mark.parametrize("program", ["python", "node"])
+def test_plaintext_without_a_socket_is_marked(agent, pems, tmp_path, program):
+    interpreter, app = {"python": (sys.executable, "tls_in_memory.py"),
+                        "node": (shutil.which("node"), "tls_in_memory.js")}[program]
+    if not interpreter:
+        pytest.skip(f"needs {program}")
     port, = free_ports(1)
     a = agent(ports=[port])
-    child = Child([sys.executable, ROOT / "test/apps/tls_in_memory.py", port, *pems], tmp_path / "memory.log")
+    child = Child([interpreter, ROOT / "test/apps" / app, port, *pems], tmp_path / "memory.log")
     try:
         child.wait_log("loaded")
-        wait_until(lambda: accepts(port), 10, "server accepts")
+        a.child.wait_log(f"in process {child.pid}:")
         for i in range(4):
             ask(port, f"memory{i}", 5)
         wait_until(lambda: len(a.spans()) >= 20, 20, "spans of plaintext in memory")
@@ -358,6 +364,19 @@ def test_ends_of_calls_behind_the_call(agent, server, copy):
     loaded(a, server(copy, port, piece=4096))
     ask(port, "behind")
     assert_all_once(a.settled(EACH, port), "behind")
+
+
+def test_newer_library(agent, server):
+    """OpenSSL 3.3 and later hand on one argument more to what is inside of both writes."""
+    library = next(iter(pathlib.Path(sysconfig.get_path("purelib")).glob("psycopg_binary.libs/libssl-*.so.3")), None)
+    if not library:
+        pytest.skip("needs the wheel psycopg-binary, which brings a newer libssl")
+    port, = free_ports(1)
+    a = agent(ports=[port])
+    loaded(a, server(library, port), library.name)
+    assert "the function inside SSL_write" in a.child.log()
+    ask(port, "newer")
+    assert_all_once(a.settled(EACH, port), "newer")
 
 
 def test_short_lived_clients(agent, server, copy):
