@@ -172,7 +172,7 @@ tools: $(tool_bin) $(bench_bin) ## helper programs of tests and benchmarks
 
 # ---- what people call ----
 
-.PHONY: setup fresh test scenario lint format run bench install
+.PHONY: setup fresh test scenario lint format run bench bench-agent install
 setup: ## installs what building and testing need (Debian 12)
 	@scripts/setup
 fresh: ## set-up, build and unit tests in a minimal Debian 12 made for it
@@ -192,6 +192,8 @@ run: ## a gateway and an agent on this host, with its own set-up
 	@scripts/run
 bench: all tools ## cost per span beside a reference (ARGS="--quick")
 	@$(PYTHON) test/bench/run.py $(ARGS)
+bench-agent: all tools ## what observing nginx costs, with and without the agent (ARGS="--quick")
+	@$(PYTHON) test/bench/agent.py $(ARGS)
 install: all ## to $(DESTDIR)$(PREFIX)/bin
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(programs)
 

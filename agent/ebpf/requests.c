@@ -21,6 +21,23 @@ static bool is_known(struct str method)
     return false;
 }
 
+/* As inet_ntop writes it. */
+static struct str ipv4_text(const uint8_t *a, char *out)
+{
+    char *p = out;
+
+    for (unsigned i = 0; i < 4; i++) {
+        if (i)
+            *p++ = '.';
+        if (a[i] >= 100)
+            *p++ = (char)('0' + a[i] / 100);
+        if (a[i] >= 10)
+            *p++ = (char)('0' + a[i] / 10 % 10);
+        *p++ = (char)('0' + a[i] % 10);
+    }
+    return str_make(out, (size_t)(p - out));
+}
+
 static struct str endpoint_text(uint8_t family, const struct endpoint *e, char *out)
 {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -30,7 +47,9 @@ static struct str endpoint_text(uint8_t family, const struct endpoint *e, char *
         family = AF_INET;
         a += 12;
     }
-    if ((family != AF_INET && family != AF_INET6) || !inet_ntop(family, a, out, ADDRESS_TEXT))
+    if (family == AF_INET)
+        return ipv4_text(a, out);
+    if (family != AF_INET6 || !inet_ntop(family, a, out, ADDRESS_TEXT))
         return (struct str){NULL, 0};
     return str_of(out);
 }

@@ -165,8 +165,12 @@ static size_t encode_varint(uint8_t *p, uint64_t v)
 void wire_put_varint(struct buf *b, uint64_t v)
 {
     uint8_t *p = buf_reserve(b, 10);
-    if (p)
+    if (LIKELY(p && v < 0x80)) {
+        *p = (uint8_t)v;
+        buf_commit(b, 1);
+    } else if (p) {
         buf_commit(b, encode_varint(p, v));
+    }
 }
 
 void wire_put_tag(struct buf *b, uint32_t number, enum wire_type type)

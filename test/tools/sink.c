@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sink --port P: takes OTLP over gRPC, counts, forgets. GET /stats answers with the counts as JSON.
+/* sink --port P: takes OTLP over gRPC, counts requests of all signals and spans, forgets. GET
+ * /stats answers with the counts as JSON.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -55,9 +56,13 @@ static void on_message(void *arg, struct http_request *r)
     struct chunk *c = plain ? plain : r->body;
     size_t off = plain ? 0 : (size_t)((const uint8_t *)message.p - r->body->data);
     size_t n = plain ? plain->len : message.n;
-    if (batch_read(&b, SIGNAL_TRACES, c, off, n, 0, &e) == 0) {
+    enum signal signal = SIGNAL_TRACES;
+    for (int s = 0; s < SIGNAL_COUNT; s++)
+        if (str_is(r->path, signal_info[s].grpc_path))
+            signal = (enum signal)s;
+    if (batch_read(&b, signal, c, off, n, 0, &e) == 0) {
         requests++;
-        spans += b->items;
+        spans += signal == SIGNAL_TRACES ? b->items : 0;
         batch_unref(&b);
         grpc_respond(r, (struct str){NULL, 0});
     } else {

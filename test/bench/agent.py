@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""What observing costs: nginx with and without the agent, in the same run.
+
+One nginx worker on CPU 0; load generator, agent and sink on CPU 1. Four cells, `--pairs` runs each,
+without and with the agent in turn:
+
+  plain       wrk on an observed nginx; the result is its requests a second with over without
+  tls         the same over TLS, read by probes in libssl
+  unselected  wrk over TLS on an nginx that is not selected while another one, which uses the same
+              libssl, is: nobody should pay for probes that are not his
+  rate        10,000 requests a second offered to the observed nginx: the agent's CPU, in per cent
+              of a core and microseconds a request, its memory, and spans against requests
+
+    make bench-agent                        five pairs of all cells (about four minutes), needs root
+    make bench-agent ARGS="--quick"         one short pair
+    test/bench/agent.py --cells plain,rate --pairs 3 --json out.json
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from run import ROOT, TOOLS, cpu_seconds, pinned, rss_mib, sink_stats
+from harness.wait import accepts, free_ports, stable, wait_until
+
+CELLS = ("plain", "tls", "unselected", "rate")
+NGINX = """
+daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_body_temp_path {dir}/body;
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    listen 127.0.0.1:{tls_port} ssl backlog=1024;
+    ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
+    root {dir};
+    location = /load {{ return 200 "{{}}"; }}
+  }}
+}}
+"""
+AGENT = """
+receivers:
+  ebpf: {{ports: [{port}]}}
+exporters:
+  otlp_grpc: {{endpoint: "127.0.0.1:{sink}", tls: {{insecure: true}}, compression: {compression}}}
+service:
+  telemetry: {{logs: {{level: info}}, metrics: {{level: none}}}}
+  pipelines:
+    traces: {{receivers: [ebpf], exporters: [otlp_grpc]}}
+    metrics: {{receivers: [ebpf], exporters: [otlp_grpc]}}
+"""
+
+
+class Nginx:
+    def __init__(self, tmp):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="nginx-", dir=tmp))
+        self.dir.chmod(0o755)
+        self.port, self.tls_port = free_ports(2)
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                        "-keyout", self.dir / "key.pem", "-out", self.dir / "cert.pem"],
+                       check=True, capture_output=True)
+        (self.dir / "index.html").write_text("x" * 1024)
+        conf = self.dir / "nginx.conf"
+        conf.write_text(NGINX.format(dir=self.dir, port=self.port, tls_port=self.tls_port))
+        self.child = pinned(0, ["/usr/sbin/nginx", "-c", conf, "-p", self.dir],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: accepts(self.port) and accepts(self.tls_port), 20, "nginx accepts")
+
+    def stop(self):
+        end(self.child)
+
+
+def end(child):
+    child.send_signal(signal.SIGTERM)
+    child.wait(30)
+
+
+class Observer:
+    """The agent on CPU 1 with a sink of its own; selects whoever listens on the port."""
+
+    def __init__(self, tmp, port, compression):
+        self.sink_port, = free_ports(1)
+        self.sink = pinned(1, [TOOLS / "sink", "--port", self.sink_port])
+        wait_until(lambda: accepts(self.sink_port), 20, "sink listens")
+        config, self.log = pathlib.Path(tmp) / "agent.yaml", pathlib.Path(tmp) / "agent.log"
+        config.write_text(AGENT.format(port=port, sink=self.sink_port, compression=compression))
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.child = pinned(1, [ROOT / "bin" / "tailrace-agent", "--config", config],
+                                stdout=log, stderr=log)
+        wait_until(self._ready, 60, "agent is ready")
+        self.cpu_at_start = cpu_seconds(self.child.pid)
+
+    def _ready(self):
+        text = self.log.read_text(encoding="utf-8")
+        if self.child.poll() is not None:
+            raise RuntimeError(f"agent ended: {text[-2000:]}")
+        return "Everything is ready" in text
+
+    def spans(self):
+        return sink_stats(self.sink_port)["spans"]
+
+    def finish(self, requests):
+        """Its cost, once no more spans come."""
+        stable(self.spans, quiet=1.0)
+        cpu = cpu_seconds(self.child.pid) - self.cpu_at_start
+        out = {"agent_cpu_s": cpu, "agent_us_per_request": cpu / max(1, requests) * 1e6,
+               "rss_mib": rss_mib(self.child.pid), "requests": requests, "spans": self.spans()}
+        # wrk does not count what was under way when it ended: there may be some spans more.
+        out["lost"] = max(0, requests - out["spans"])
+        self.stop()
+        return out
+
+    def stop(self):
+        for child in (self.child, self.sink):
+            if child.poll() is None:
+                end(child)
+
+
+def wrk(url, seconds):
+    """(requests a second, requests)"""
+    out = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c16", f"-d{seconds}s", url],
+                         check=True, capture_output=True, text=True).stdout
+    return (float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]),
+            int(re.search(r"(\d+) requests in", out)[1]))
+
+
+def http_load(port, rate, seconds):
+    out = subprocess.run(["taskset", "-c", "1", TOOLS / "http_load", "--port", str(port), "--rate",
+                          str(rate), "--seconds", str(seconds)],
+                         check=True, capture_output=True, text=True).stdout
+    return json.loads(out)
+
+
+def saturated_pair(cell, a, tmp, observed, other):
+    """One run without and one with the agent."""
+    target = other if cell == "unselected" else observed
+    url = f"http://127.0.0.1:{target.port}/" if cell == "plain" else f"https://127.0.0.1:{target.tls_port}/"
+    wrk(url, 1)
+    without, _ = wrk(url, a.seconds)
+    observer = Observer(tmp, observed.port if cell == "plain" else observed.tls_port, a.compression)
+    try:
+        with_agent, requests = wrk(url, a.seconds)
+        cost = observer.finish(0 if cell == "unselected" else requests)
+    finally:
+        observer.stop()
+    return {"without": without, "with": with_agent, "ratio": with_agent / without, **cost}
+
+
+def rate_run(a, tmp, observed):
+    observer = Observer(tmp, observed.port, a.compression)
+    try:
+        load = http_load(observed.port, a.rate, a.seconds)
+        cost = observer.finish(load["requests"])
+    finally:
+        observer.stop()
+    # At the rate that was reached: the cost of a request, times the rate that is asked for.
+    return {"core_percent": cost["agent_us_per_request"] * a.rate / 1e6 * 100,
+            "failed": load["failed"], "p50_ms": load["p50_ms"], "p99_ms": load["p99_ms"], **cost}
+
+
+def show(cell, runs):
+    median = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+    lost = sum(r["lost"] for r in runs)
+    us = f"{median['agent_us_per_request']:7.2f}" if cell != "unselected" else "      -"
+    if cell == "rate":
+        print(f"{cell:10} | {'':>9} {'':>9} {'':>6} | {us} {median['core_percent']:6.2f} % "
+              f"{median['rss_mib']:8.1f} {lost:6}", flush=True)
+    else:
+        print(f"{cell:10} | {median['without']:9.0f} {median['with']:9.0f} {median['ratio']:6.3f} | {us} "
+              f"{'':8} {median['rss_mib']:8.1f} {lost:6}", flush=True)
+    return {"cell": cell, "median": median, "lost": lost, "runs": runs}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--cells", default=",".join(CELLS))
+    p.add_argument("--pairs", type=int, default=5)
+    p.add_argument("--seconds", type=int, default=3)
+    p.add_argument("--rate", type=int, default=10000, help="requests a second of the cell `rate`")
+    p.add_argument("--compression", default="gzip", choices=("gzip", "zstd", "none"))
+    p.add_argument("--json", type=pathlib.Path)
+    p.add_argument("--quick", action="store_true")
+    a = p.parse_args()
+    if a.quick:
+        a.pairs, a.seconds = 1, 1
+    cells = a.cells.split(",")
+    runs = {c: [] for c in cells}
+    with tempfile.TemporaryDirectory() as tmp:
+        pathlib.Path(tmp).chmod(0o755)
+        observed, other = Nginx(tmp), Nginx(tmp)
+        try:
+            for _ in range(a.pairs):
+                for cell in cells:
+                    runs[cell].append(rate_run(a, tmp, observed) if cell == "rate" else
+                                      saturated_pair(cell, a, tmp, observed, other))
+        finally:
+            observed.stop()
+            other.stop()
+    print(f"{'cell':10} | {'without/s':>9} {'with/s':>9} {'ratio':>6} | {'us/req':>7} {'core':>8} "
+          f"{'RSS MiB':>8} {'lost':>6}")
+    results = [show(cell, runs[cell]) for cell in cells]
+    if a.json:
+        a.json.write_text(json.dumps(results, indent=1))
+        print(f"written: {a.json}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
