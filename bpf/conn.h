@@ -15,9 +15,9 @@ static __always_inline void fill_head(struct wire_head *h, u16 type, u32 len, u6
 }
 
 /*
- * A field of a socket: a load where the verifier knows the type, a copy where it does not. The
- * knob is a constant when the program is verified, so that only one of both is left of it. It
- * goes for all programs of a tier, since they share the connections' state.
+ * A field of a socket, or of what a typed helper gave: a load where the verifier knows the type, a
+ * copy where it does not. The knob is a constant when the program is verified, so that only one of
+ * both is left of it. It goes for all programs of a tier, since they share the connections' state.
  */
 #define SOCK(sk, field) (raw_sockets ? BPF_CORE_READ(sk, field) : (sk)->field)
 
@@ -26,7 +26,7 @@ static __always_inline bool is_tcp(struct sock *sk)
     u16 family = SOCK(sk, __sk_common.skc_family);
     if (family != AF_INET && family != AF_INET6)
         return false;
-    u16 protocol = BPF_CORE_READ(sk, sk_protocol);
+    u16 protocol = SOCK(sk, sk_protocol);
     return protocol == 6;
 }
 

@@ -89,6 +89,7 @@ struct sock {
     struct sock_common __sk_common;
     u16 sk_protocol, sk_type;
     int sk_err;
+    struct socket *sk_socket;
 };
 struct tcp_sock {
     u32 copied_seq, write_seq, rcv_nxt, snd_una;
@@ -96,6 +97,7 @@ struct tcp_sock {
     u32 srtt_us;
 };
 struct socket {
+    struct file *file;
     struct sock *sk;
 };
 struct sk_buff {

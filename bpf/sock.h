@@ -24,15 +24,14 @@ struct source {
 
 static __always_inline bool fd_is_sock(struct task_struct *task, u32 fd, struct sock *sk)
 {
-    struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-    struct file **fds = BPF_CORE_READ(fdt, fd), *file = NULL;
-    if (fd >= BPF_CORE_READ(fdt, max_fds))
+    struct files_struct *files = SOCK(task, files);
+    struct fdtable *fdt = SOCK(files, fdt);
+    struct file **fds = SOCK(fdt, fd), *file = NULL;
+    struct socket *s = SOCK(sk, sk_socket);
+    if (!s || fd >= SOCK(fdt, max_fds))
         return false;
     bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
-    if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & 0170000) != 0140000)
-        return false;
-    struct socket *s = BPF_CORE_READ(file, private_data);
-    return BPF_CORE_READ(s, sk) == sk;
+    return file && SOCK(s, file) == file;
 }
 
 static __always_inline void from_msghdr(struct source *s, u64 at)
@@ -72,12 +71,11 @@ static __always_inline void find_source(struct source *s, struct sock *sk, u8 di
     if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
         return;
     struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-    u64 ax = BPF_CORE_READ(regs, ax), nr = BPF_CORE_READ(regs, orig_ax);
-    u64 di = BPF_CORE_READ(regs, di);
+    u64 ax = SOCK(regs, ax), nr = SOCK(regs, orig_ax), di = SOCK(regs, di);
     if ((s64)ax != -ENOSYS || !fd_is_sock(task, (u32)di, sk))
         return;
     s->hole = WIRE_HOLE_NONE;
-    locate(s, nr, dir, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, dx));
+    locate(s, nr, dir, SOCK(regs, si), SOCK(regs, dx));
 }
 
 struct iov_walk {
