@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * load --port P [--shape M] [--spans 500] [--rate 0] [--seconds 3] [--connections 4] [--streams 8]
- *      [--fresh 1] [--rest-ms 0]
+ *      [--fresh 1] [--rest-ms 0] [--gzip 0]
  *
  * Sends encoded requests by gRPC, each with fresh trace ids, at an offered rate (spans a second; 0
  * = as fast as answers come). Prints a JSON line four times a second and a last one with "end":
@@ -9,9 +9,10 @@
  * delay.
  *
  * --fresh 0 sends the same bytes again and again: thousands of large requests under way then cost
- * no memory here. --rest-ms is how long a stream rests after a request of it was turned away, as
- * SDKs back off. Spans of requests that were cut off without an answer are told as lost_spans
- * (among failed_spans): they may have arrived.
+ * no memory here. --gzip 1 does so, too, with bodies that were compressed at start. --rest-ms is
+ * how long a stream rests after a request of it was turned away, as SDKs back off. Spans of
+ * requests that were cut off without an answer are told as lost_spans (among failed_spans): they
+ * may have arrived.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 #include <time.h>
 
 #include "common/base/clock.h"
+#include "common/io/compress.h"
 #include "common/io/grpc.h"
 #include "common/io/http_client.h"
 #include "common/otlp/signal.h"
@@ -28,7 +30,7 @@
 enum { MAX_LATENCIES = 1 << 20, REPORT_MS = 250, DRAIN_S = 20 };
 
 struct options {
-    uint64_t port, spans, rate, connections, streams, fresh, rest_ms;
+    uint64_t port, spans, rate, connections, streams, fresh, rest_ms, gzip;
     double seconds;
     enum shape shape;
 };
@@ -134,6 +136,14 @@ static void on_answer(struct http_call *http, const struct http_result *r)
     send_more(l);
 }
 
+static void compress(struct chunk **body)
+{
+    struct chunk *plain = *body;
+    struct str text = str_make(plain->data + GRPC_PREFIX, plain->len - GRPC_PREFIX);
+    ASSERT(coding_encode(body, CODING_GZIP, text, GRPC_PREFIX) == 0);
+    chunk_unref(&plain);
+}
+
 /* Request i of the payload with its gRPC prefix; one reference. */
 static struct chunk *make_body(struct load *l, uint32_t i)
 {
@@ -143,8 +153,10 @@ static struct chunk *make_body(struct load *l, uint32_t i)
     struct chunk *body = chunk_new(q->len + GRPC_PREFIX);
     ASSERT(body);
     payload_copy(&l->payload, i, l->next / l->payload.n_requests, body->data + GRPC_PREFIX);
-    grpc_prefix(body->data, false, q->len);
     body->len = q->len + GRPC_PREFIX;
+    if (l->o.gzip)
+        compress(&body);
+    grpc_prefix(body->data, l->o.gzip, body->len - GRPC_PREFIX);
     if (l->same)
         l->same[i] = chunk_ref(body);
     return body;
@@ -152,8 +164,8 @@ static struct chunk *make_body(struct load *l, uint32_t i)
 
 static void send_one(struct load *l, unsigned connection, uint64_t due_ns)
 {
-    static const struct http_call_header headers[] = {{"content-type", "application/grpc"},
-                                                      {"te", "trailers"}};
+    static const struct http_call_header headers[] = {
+        {"content-type", "application/grpc"}, {"te", "trailers"}, {"grpc-encoding", "gzip"}};
     struct call *c = xcalloc(1, sizeof(*c));
     struct chunk *body = make_body(l, (uint32_t)(l->next % l->payload.n_requests));
     l->next++;
@@ -162,7 +174,7 @@ static void send_one(struct load *l, unsigned connection, uint64_t due_ns)
     c->due_ns = due_ns;
     c->http.path = signal_info[SIGNAL_TRACES].grpc_path;
     c->http.headers = headers;
-    c->http.n_headers = ARRAY_LEN(headers);
+    c->http.n_headers = l->o.gzip ? ARRAY_LEN(headers) : ARRAY_LEN(headers) - 1;
     c->http.body = body;
     c->http.body_len = body->len;
     c->http.done = on_answer;
@@ -255,6 +267,8 @@ static int parse(struct options *o, int argc, char **argv)
             o->streams = strtoull(v, NULL, 10);
         else if (strcmp(k, "--fresh") == 0)
             o->fresh = strtoull(v, NULL, 10);
+        else if (strcmp(k, "--gzip") == 0)
+            o->gzip = strtoull(v, NULL, 10);
         else if (strcmp(k, "--rest-ms") == 0)
             o->rest_ms = strtoull(v, NULL, 10);
         else if (strcmp(k, "--seconds") == 0)
@@ -274,13 +288,13 @@ int main(int argc, char **argv)
     if (parse(&l.o, argc, argv)) {
         fprintf(stderr,
                 "usage: load --port PORT [--shape S|M|L] [--spans N] [--rate N] [--seconds N]"
-                " [--connections N] [--streams N] [--fresh 0|1] [--rest-ms N]\n");
+                " [--connections N] [--streams N] [--fresh 0|1] [--rest-ms N] [--gzip 0|1]\n");
         return 2;
     }
     uint64_t n = l.o.spans < 100 ? 3000 : MAX(3, MIN(60, 60000 / l.o.spans));
     payload_init(&l.payload, l.o.shape, (uint32_t)n, (uint32_t)l.o.spans, 42);
     list_init(&l.resting);
-    if (!l.o.fresh)
+    if (!l.o.fresh || l.o.gzip)
         l.same = xcalloc(l.payload.n_requests, sizeof(struct chunk *));
     l.clients = xcalloc(l.o.connections, sizeof(struct http_client *));
     l.in_flight = xcalloc(l.o.connections, sizeof(*l.in_flight));

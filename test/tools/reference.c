@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * reference --port P --target Q: receives OTLP over gRPC, walks each request, copies it and sends
- * it on. No configuration, no queue, no retry, no books: what a gateway's work costs at least with
- * these parts.
+ * it on, compressed if it came so. No configuration, no queue, no retry, no books: what a gateway's
+ * work costs at least with these parts.
  */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/io/compress.h"
 #include "common/io/grpc.h"
 #include "common/io/http_client.h"
 #include "common/otlp/batch.h"
@@ -32,29 +33,48 @@ static void on_answer(struct http_call *call, const struct http_result *r)
     free(call);
 }
 
-static void on_message(void *arg, struct http_request *r)
+/* The request as it is to be sent, with room for its prefix; NULL when it is malformed. */
+static struct chunk *work(const struct http_request *r, bool *is_compressed)
 {
-    static const struct http_call_header headers[] = {{"content-type", "application/grpc"},
-                                                      {"te", "trailers"}};
     struct str message;
     struct batch *b = NULL;
-    struct chunk *out = NULL;
+    struct chunk *plain = NULL, *out = NULL, *in = r->body;
+    struct coding_limits limits = {.max_out = 64 << 20};
     struct err e;
+    if (grpc_message(r, &message, is_compressed))
+        return NULL;
+    if (*is_compressed) {
+        if (coding_decode(&plain, CODING_GZIP, message, 0, &limits))
+            return NULL;
+        in = plain;
+        message = str_make(plain->data, plain->len);
+    }
+    size_t off = (size_t)((const uint8_t *)message.p - in->data);
+    int bad = batch_read(&b, SIGNAL_TRACES, in, off, message.n, 0, &e);
+    if (!bad && *is_compressed)
+        bad = coding_encode(&out, CODING_GZIP, b->raw, GRPC_PREFIX);
+    else if (!bad)
+        bad = batch_frame(&out, b, GRPC_PREFIX);
+    batch_unref(&b);
+    chunk_unref(&plain);
+    return bad ? NULL : out;
+}
+
+static void on_message(void *arg, struct http_request *r)
+{
+    static const struct http_call_header headers[] = {
+        {"content-type", "application/grpc"}, {"te", "trailers"}, {"grpc-encoding", "gzip"}};
     bool is_compressed;
-    if (grpc_message(r, &message, &is_compressed) ||
-        batch_read(&b, SIGNAL_TRACES, r->body, (size_t)((const uint8_t *)message.p - r->body->data),
-                   message.n, 0, &e) ||
-        batch_frame(&out, b, GRPC_PREFIX)) {
-        batch_unref(&b);
+    struct chunk *out = work(r, &is_compressed);
+    if (!out) {
         grpc_respond_status(r, GRPC_INVALID_ARGUMENT, "malformed", STR(""));
         return;
     }
-    batch_unref(&b);
-    grpc_prefix(out->data, false, out->len - GRPC_PREFIX);
+    grpc_prefix(out->data, is_compressed, out->len - GRPC_PREFIX);
     struct http_call *call = xcalloc(1, sizeof(*call));
     call->path = signal_info[SIGNAL_TRACES].grpc_path;
     call->headers = headers;
-    call->n_headers = ARRAY_LEN(headers);
+    call->n_headers = is_compressed ? ARRAY_LEN(headers) : ARRAY_LEN(headers) - 1;
     call->body = out;
     call->body_len = out->len;
     call->done = on_answer;
