@@ -85,7 +85,9 @@ static __always_inline void conn_drop(struct conn *c)
     if (raw_sockets) {
         u64 cookie = c->cookie;
         bpf_map_delete_elem(&conns_by_cookie, &cookie);
+        return;
     }
+    __sync_fetch_and_sub(&conn_states_live, 1);
 }
 
 static __always_inline u32 netns_of(struct sock *sk)
@@ -136,6 +138,8 @@ static __always_inline struct conn *conn_new(struct sock *sk, u8 role, bool join
     if (c->cookie)
         return c;
     c->cookie = cookie_of(sk);
+    if (!raw_sockets)
+        __sync_fetch_and_add(&conn_states_live, 1);
     c->role = role;
     c->joined = joined;
     if (role == WIRE_ROLE_UNKNOWN)

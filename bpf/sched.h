@@ -37,7 +37,7 @@ struct {
     __type(value, struct wire_histogram);
 } runqueue_by_cgroup SEC(".maps");
 
-unsigned long long sched_tasks_live = 0; /* storage is no map memory that anybody else counts */
+unsigned long long sched_tasks_live = 0;
 
 static const struct wire_histogram runqueue_zero;
 

@@ -17,6 +17,7 @@
 
 #include "agent/ebpf/bpf_counts.h"
 #include "agent/ebpf/bpf_load.h"
+#include "agent/ebpf/bpf_memory.h"
 #include "agent/ebpf/bpf_tls.h"
 #include "agent/ebpf/source.h"
 #include "bpf/wire.h"
@@ -44,6 +45,8 @@ struct source {
     bool selects_exes, has_tls;
     struct libraries libraries;
     struct counts counts;
+    uint64_t memory_ns; /* when it was looked at */
+    bool is_over_budget;
     struct tls_probes probes;
     uint64_t counters[WIRE_COUNTERS], missed;
 };
@@ -509,11 +512,28 @@ static void read_counters(struct source *s)
     s->missed = missed;
 }
 
+/* Told once: it does not shrink by itself. */
+static void look_at_memory(struct source *s, uint64_t now_ns)
+{
+    uint64_t bytes;
+
+    if (s->memory_ns && now_ns < s->memory_ns + 10 * NS_PER_S)
+        return;
+    s->memory_ns = now_ns;
+    bytes = memory_expose(s->skel);
+    if (bytes > MAP_BUDGET_BYTES && !s->is_over_budget) {
+        s->is_over_budget = true;
+        log_warn(BPF_LOG, "the kernel side takes %llu MB, more than the %u it is meant to",
+                 (unsigned long long)bytes >> 20, MAP_BUDGET_BYTES >> 20);
+    }
+}
+
 void source_tick(struct source *s, struct capture *c, uint64_t now_ns)
 {
     counts_read(&s->counts, s->skel, c, now_ns);
     read_counters(s);
     expose_counters(s);
+    look_at_memory(s, now_ns);
     if (s->has_tls)
         libraries_tick(&s->libraries, now_ns);
 }
