@@ -3,8 +3,13 @@ num_traces, which answers are tried again and when, what is sent by default.
 """
 
 import re
+import socket
+import time
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -12,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from harness import ledger, metrics
 from harness.gateway import TELEMETRY
+from harness.h2raw import H2, framed
 from harness.otlp import SpanMaker, raw_records, request
 from harness.sink import SIGNAL_OF_PATH, Answer
 from harness.wait import stable, wait_until
@@ -208,3 +214,70 @@ def test_http_statuses_and_what_is_sent(sink, gateway, monkeypatch):
     attempts_after(gw, sink, [Answer(200, body=b"\xff\xff\xff")])
     assert "the answer cannot be read" in gw.child.log()
     ledger.assert_explained(gw.self_metrics)
+
+
+# ---- on the wire ----
+
+def first_request_headers(gw):
+    """Headers of the first gRPC request that a client sends to .server, read frame by frame."""
+    conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+    sock, _ = gw.server.accept()
+    with sock:
+        sock.settimeout(20)
+        conn.initiate_connection()
+        sock.sendall(conn.data_to_send())
+        while True:
+            for event in conn.receive_data(sock.recv(65536)):
+                if isinstance(event, h2.events.RequestReceived):
+                    return {k.decode(): v.decode() for k, v in event.headers}
+            sock.sendall(conn.data_to_send())
+
+
+def test_a_grpc_request_is_compressed_by_default_and_tells_its_deadline(gateway, sink):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gw = gateway(PIPELINE, sink=server.getsockname()[1], processors="{}", uses="",
+                     exporter="headers: {x-tenant: a}")
+        gw.server = server
+        gw.export(spans(5))
+        headers = first_request_headers(gw)
+    assert headers[":path"] == "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+    assert headers["grpc-encoding"] == "gzip" and headers["content-type"] == "application/grpc"
+    assert headers["te"] == "trailers" and headers["x-tenant"] == "a"
+    assert re.fullmatch(r"Tailrace/\S+ \(linux/\w+\)", headers["user-agent"])
+    value, unit = int(headers["grpc-timeout"][:-1]), headers["grpc-timeout"][-1]
+    seconds = value / {"S": 1, "m": 1e3, "u": 1e6, "n": 1e9}[unit]
+    assert 3 < seconds <= 5  # the default of timeout
+    gw.child.kill()
+
+
+def test_windows_are_a_megabyte_a_stream_and_four_a_connection(gateway, sink):
+    gw = start(gateway, sink)
+    client = H2(gw.grpc)
+    client.sync()
+    assert 1_000_000 <= client.conn.remote_settings.initial_window_size <= 1 << 20
+    assert client.conn.outbound_flow_control_window == 4 << 20
+    client.close()
+
+
+def test_a_deadline_that_has_passed_is_told(gateway, sink):
+    """A request that is whole only after its grpc-timeout is not delivered."""
+    gw = start(gateway, sink)
+    body = framed(spans(5).SerializeToString())
+    client = H2(gw.grpc)
+    sid = client.open("/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+                      headers=[("grpc-timeout", "100m")])
+    client.send(sid, body[:-10])
+    sent = time.monotonic()
+    client.sync()
+    wait_until(lambda: time.monotonic() - sent > 0.3 or client.answered(sid), 10, "the deadline")
+    if not client.answered(sid):
+        client.send(sid, body[-10:], end=True)
+    client.wait(lambda: client.answered(sid), what="an answer")
+    assert client.grpc_status(sid) == "4", client.streams[sid]
+    late = client.open("/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+                       headers=[("grpc-timeout", "10S")])
+    client.send(late, body, end=True)
+    client.wait(lambda: client.answered(late), what="an answer")
+    assert client.grpc_status(late) == "0"
+    wait_until(lambda: sink.span_count() == 5, 20, "the second request alone")
+    client.close()

@@ -86,7 +86,11 @@ struct attempt {
     struct http_call call;
     struct otlp_grpc *self;
     struct queue_request *request;
+    char timeout[24];
+    struct http_call_header headers[]; /* those of all attempts and its own */
 };
+
+enum { LONGEST_TIMEOUT_MS = 99999999 }; /* eight digits are allowed */
 
 /* The first header is left out of requests that are not compressed. */
 static void make_headers(struct otlp_grpc *self, const struct otlp_grpc_config *c)
@@ -193,12 +197,28 @@ static void on_answer(struct http_call *call, const struct http_result *r)
     queue_done(self->queue, request, &o);
 }
 
+/* The back end is told how long the answer is waited for, as gRPC does. */
+static void set_headers(struct attempt *t, bool is_compressed)
+{
+    const struct client_headers *all = &t->self->headers;
+    unsigned skip = !is_compressed, n = all->n - skip;
+    memcpy(t->headers, all->v + skip, n * sizeof(*t->headers));
+    if (t->call.timeout_ms) {
+        uint64_t ms = MIN((uint64_t)t->call.timeout_ms, (uint64_t)LONGEST_TIMEOUT_MS);
+        snprintf(t->timeout, sizeof(t->timeout), "%llum", (unsigned long long)ms);
+        t->headers[n++] = (struct http_call_header){"grpc-timeout", t->timeout};
+    }
+    t->call.headers = t->headers;
+    t->call.n_headers = n;
+}
+
 static void push(struct instance *in, struct queue_request *request)
 {
     struct otlp_grpc *self = CAST_OBJ(struct otlp_grpc, in->self, OTLP_GRPC_MAGIC);
     struct http_client *client = client_pool_get(&self->pool, request->loop);
     uint64_t now = clock_mono_ns();
-    struct attempt *t = xcalloc(1, sizeof(*t));
+    struct attempt *t =
+        xcalloc(1, sizeof(*t) + (self->headers.n + 1) * sizeof(struct http_call_header));
     bool is_compressed;
     int r =
         client ? client_body(&t->call, request->batch, self->compression, &is_compressed) : -ENOMEM;
@@ -213,11 +233,10 @@ static void push(struct instance *in, struct queue_request *request)
     grpc_prefix(t->call.prefix, is_compressed, t->call.body_len);
     t->call.n_prefix = GRPC_PREFIX;
     t->call.path = signal_info[request->batch->signal].grpc_path;
-    t->call.headers = self->headers.v + !is_compressed;
-    t->call.n_headers = self->headers.n - !is_compressed;
     if (request->deadline_ns)
         t->call.timeout_ms =
             request->deadline_ns > now ? MAX((request->deadline_ns - now) / NS_PER_MS, 1u) : 1;
+    set_headers(t, is_compressed);
     t->call.done = on_answer;
     http_call_send(client, &t->call);
 }
