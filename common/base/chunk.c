@@ -155,7 +155,7 @@ static void keep_free(struct pool *p, struct chunk *c)
     int class = class_of(c->cap);
     bool is_much = atomic_load_explicit(&mapped, memory_order_relaxed) >
                    atomic_load_explicit(&keep_below, memory_order_relaxed);
-    if (class < 0 || is_much) {
+    if (class < 0 || c->cap != class_bytes[class] || is_much) {
         chunk_destroy(c);
         return;
     }
@@ -184,6 +184,25 @@ size_t chunk_room(size_t cap)
     return cap > SIZE_MAX - 4095 ? cap : (cap + 4095) & ~(size_t)4095;
 }
 
+static struct chunk *hand_out(struct chunk *c)
+{
+    if (!c) {
+        atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed);
+        return NULL;
+    }
+    atomic_fetch_add_explicit(&in_use, c->cap, memory_order_relaxed);
+    atomic_store_explicit(&c->refs, 1, memory_order_relaxed);
+    c->len = 0;
+    c->next = NULL;
+    return c;
+}
+
+struct chunk *chunk_new_exact(size_t cap)
+{
+    size_t rounded = (cap + 63) & ~(size_t)63;
+    return rounded < cap ? NULL : hand_out(chunk_create(pool_current(), rounded));
+}
+
 struct chunk *chunk_new(size_t cap)
 {
     struct pool *p = pool_current();
@@ -199,17 +218,7 @@ struct chunk *chunk_new(size_t cap)
             c = pop_free(p, class);
         }
     }
-    if (!c)
-        c = chunk_create(p, cap);
-    if (!c) {
-        atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed);
-        return NULL;
-    }
-    atomic_fetch_add_explicit(&in_use, c->cap, memory_order_relaxed);
-    atomic_store_explicit(&c->refs, 1, memory_order_relaxed);
-    c->len = 0;
-    c->next = NULL;
-    return c;
+    return hand_out(c ? c : chunk_create(p, cap));
 }
 
 struct chunk *chunk_ref(struct chunk *c)

@@ -44,6 +44,8 @@ void pool_trim(void);
 /* A chunk of at least cap bytes, len 0, refs 1. NULL when the hard limit or the OS refuses:
  * counted. */
 struct chunk *chunk_new(size_t cap) MUSTCHECK;
+/* The same of just that size, to be kept for long; its memory goes when it is free. */
+struct chunk *chunk_new_exact(size_t cap) MUSTCHECK;
 /* What a chunk made for cap bytes will hold, and cost. */
 size_t chunk_room(size_t cap);
 struct chunk *chunk_ref(struct chunk *c);

@@ -169,24 +169,36 @@ int batch_concat(struct batch **out, struct batch *const *parts, uint32_t n)
     return batch_builder_seal(&bb, out);
 }
 
-int batch_compact(struct batch **out, const struct batch *b)
+int batch_pack(struct batch **out, const struct batch *b)
 {
-    struct batch_builder bb;
-    batch_builder_init(&bb, b->signal);
-    for (uint32_t r = 0; r < b->n_resources; r++) {
-        const struct resource_group *res = &b->resources[r];
-        batch_builder_resource(&bb, res->envelope, true);
-        for (uint32_t s = res->first_scope; s < res->first_scope + res->n_scopes; s++) {
-            batch_builder_scope(&bb, b->scopes[s].envelope, true);
-            for (uint32_t i = 0; i < b->scopes[s].n_records; i++) {
-                uint32_t k = b->scopes[s].first_record + i;
-                batch_builder_record_field(&bb, &b->records[k], b->keys ? &b->keys[k] : NULL, true);
-            }
-        }
+    struct batch *packed = batch__new(b->signal);
+    struct chunk *c = packed ? chunk_new_exact(batch_framed_size(b)) : NULL;
+    uint32_t cap = 0;
+    if (!c || batch__share(packed, c, &cap)) {
+        chunk_unref(&c);
+        batch_unref(&packed);
+        return -ENOMEM;
     }
-    int r = batch_builder_seal(&bb, out);
-    if (r == 0 && *out)
-        (*out)->received_ns = b->received_ns;
+    batch__write(b, c);
+    packed->items = b->items;
+    packed->bytes = b->bytes;
+    packed->received_ns = b->received_ns;
+    packed->raw = str_make(c->data, c->len);
+    chunk_unref(&c); /* the batch holds it */
+    *out = packed;
+    return 0;
+}
+
+int batch_unpack(struct batch **out, const struct batch *packed)
+{
+    struct chunk *c = packed->chunks[0];
+    struct err e;
+    int r = batch_read(out, packed->signal, c, 0, packed->raw.n, 0, &e);
+    ASSERT(r != -EBADMSG); /* it was written by batch_pack */
+    if (r == 0) {
+        ASSERT((*out)->items == packed->items);
+        (*out)->received_ns = packed->received_ns;
+    }
     return r;
 }
 

@@ -132,8 +132,16 @@ int batch_select(struct batch **out, const struct batch *b, const uint32_t *idx,
 /* A new batch with all records of all parts in order, sharing chunks; no merging of equal
  * resources. */
 int batch_concat(struct batch **out, struct batch *const *parts, uint32_t n) MUSTCHECK;
-/* The same content in fresh chunks of just its size (for queues whose batches pin too much). */
-int batch_compact(struct batch **out, const struct batch *b) MUSTCHECK;
+/*
+ * The same content for a long wait: only `raw`, in a chunk of just its size, and no tables. It can
+ * be framed and sent; whoever looks at records unpacks it first. -ENOMEM.
+ */
+int batch_pack(struct batch **out, const struct batch *b) MUSTCHECK;
+int batch_unpack(struct batch **out, const struct batch *packed) MUSTCHECK;
+static inline bool batch_is_packed(const struct batch *b)
+{
+    return b->n_records == 0 && b->items > 0;
+}
 /*
  * Splits off the first max_items items: *head has at most that many (at least one record; a metric
  * with more points than that is split between its points), *tail the rest or NULL.

@@ -258,13 +258,9 @@ static uint8_t *put_records(uint8_t *p, const struct batch *b, const struct scop
     return p;
 }
 
-int batch_frame(struct chunk **out, const struct batch *b, size_t headroom)
+void batch__write(const struct batch *b, struct chunk *c)
 {
-    size_t n = batch_framed_size(b);
-    struct chunk *c = chunk_new(headroom + n);
-    if (!c)
-        return -ENOMEM;
-    uint8_t *p = c->data + headroom;
+    uint8_t *p = c->data + c->len;
     if (b->raw.p) {
         p = put(p, b->raw.p, b->raw.n);
     } else {
@@ -280,8 +276,18 @@ int batch_frame(struct chunk **out, const struct batch *b, size_t headroom)
             }
         }
     }
-    c->len = headroom + n;
-    ASSERT(p == c->data + c->len);
+    c->len = (size_t)(p - c->data);
+}
+
+int batch_frame(struct chunk **out, const struct batch *b, size_t headroom)
+{
+    size_t n = batch_framed_size(b);
+    struct chunk *c = chunk_new(headroom + n);
+    if (!c)
+        return -ENOMEM;
+    c->len = headroom;
+    batch__write(b, c);
+    ASSERT(c->len == headroom + n);
     *out = c;
     return 0;
 }

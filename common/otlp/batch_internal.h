@@ -9,6 +9,8 @@
 /* An empty batch, refs 1. NULL when memory is out. */
 struct batch *batch__new(enum signal signal);
 /* Holds a further reference to c. -ENOMEM. */
+/* Appends the request to c, which has room for it. */
+void batch__write(const struct batch *b, struct chunk *c);
 int batch__share(struct batch *b, struct chunk *c, uint32_t *cap) MUSTCHECK;
 /* The span's key from its bytes. False when the bytes are malformed. */
 bool span_key_read(struct str body, struct span_key *key);

@@ -48,6 +48,7 @@ struct queue {
     const struct queue_config *_Atomic c; /* of the newest instance: lives as long as that */
     queue_push_fn *push;
     struct list waiting, backing_off;
+    unsigned n_waiting;
     uint64_t size;       /* of waiting, in sizer units */
     uint64_t batch_size; /* of waiting, in batch sizer units */
     unsigned in_flight;  /* requests pushed or backing off */
@@ -170,13 +171,30 @@ static void settle_items(struct list *items, const struct verdict *v)
     }
 }
 
+/* False when there is no memory for it. */
+static bool unpack(struct batch **b)
+{
+    struct batch *whole;
+    if (!batch_is_packed(*b))
+        return true;
+    if (batch_unpack(&whole, *b))
+        return false;
+    batch_unref(b);
+    *b = whole;
+    return true;
+}
+
 static void start_request(struct task *t)
 {
     struct request *r = CONTAINER_OF(t, struct request, task);
     struct queue *q = r->queue;
     uint64_t timeout = q->c->timeout_ns;
     r->r.deadline_ns = timeout ? clock_mono_ns() + timeout : 0;
-    q->push(q->in, &r->r);
+    if (unpack(&r->r.batch))
+        q->push(q->in, &r->r);
+    else
+        queue_done(q, &r->r,
+                   &(struct outcome){.kind = OUTCOME_RETRYABLE, .reason = "out of memory"});
 }
 
 /* On whose loop the request runs: the caller's, or loop 0 for threads without one. */
@@ -214,6 +232,7 @@ static struct item *take_item(struct queue *q)
 {
     struct item *i = LIST_ENTRY(q->waiting.next, struct item, in_list);
     list_remove(&i->in_list);
+    q->n_waiting--;
     q->size -= i->size;
     q->batch_size -= batch_size_of(q, i->batch);
     return i;
@@ -247,7 +266,7 @@ static struct item *take_part(struct queue *q, uint64_t most)
 {
     struct item *whole = LIST_ENTRY(q->waiting.next, struct item, in_list);
     struct batch *head, *tail;
-    if (cut(q, &head, &tail, whole->batch, most))
+    if (!unpack(&whole->batch) || cut(q, &head, &tail, whole->batch, most))
         return NULL;
     if (!tail) {
         batch_unref(&head);
@@ -291,7 +310,10 @@ static struct batch *merge(struct list *items)
     LIST_EACH (it, items) {
         if (n == ARRAY_LEN(parts))
             return NULL;
-        parts[n++] = LIST_ENTRY(it, struct item, in_list)->batch;
+        struct item *i = LIST_ENTRY(it, struct item, in_list);
+        if (!unpack(&i->batch))
+            return NULL;
+        parts[n++] = i->batch;
     }
     if (n == 1)
         return batch_ref(parts[0]);
@@ -312,6 +334,7 @@ static struct request *make_request(struct queue *q, struct list *items)
             struct item *i = LIST_ENTRY(items->prev, struct item, in_list);
             list_remove(&i->in_list);
             list_insert_before(q->waiting.next, &i->in_list);
+            q->n_waiting++;
             q->size += i->size;
             q->batch_size += batch_size_of(q, i->batch);
         }
@@ -343,17 +366,28 @@ static void dispatch(struct queue *q)
 }
 
 /*
- * A batch that keeps more than twice its bytes from being freed is copied before it waits. A whole
- * request is not: there is only what its chunk's class is larger, and it can be sent as it lies.
+ * A batch that will wait, since all consumers are busy, is packed: tables and the spare room of
+ * chunks are as much again as the data. While the back end keeps up nothing is copied.
  */
-static void compact(struct batch **b)
+static void pack_if_waiting(struct queue *q, struct batch **b)
 {
-    struct batch *small;
-    if ((*b)->raw.p || batch_pinned_bytes(*b) <= 2 * (*b)->bytes + (64 << 10) ||
-        batch_compact(&small, *b) != 0)
+    struct batch *packed;
+    pthread_mutex_lock(&q->lock);
+    bool waits = q->in_flight >= q->c->num_consumers && q->n_waiting >= q->c->num_consumers;
+    pthread_mutex_unlock(&q->lock);
+    if (!waits || batch_is_packed(*b) || batch_pack(&packed, *b) != 0)
         return;
     batch_unref(b);
-    *b = small;
+    *b = packed;
+}
+
+static void refuse(struct queue *q, struct batch *b, struct ack *a, const struct verdict *v,
+                   const char *reason)
+{
+    series_add(q->enqueue_failed, b->items);
+    ledger_dropped(q->in, b->signal, b->items, reason);
+    batch_unref(&b);
+    ack_settle(a, v);
 }
 
 /* What this queue gives away is held by it no longer. */
@@ -365,7 +399,10 @@ static void give_away(struct queue *q, struct list *items)
         struct batch *b = i->batch;
         free(i);
         atomic_fetch_sub(&q->held, b->items);
-        q->divert(q->divert_arg, b, a);
+        if (unpack(&b))
+            q->divert(q->divert_arg, b, a);
+        else
+            refuse(q, b, a, &VERDICT_RETRY("out of memory"), "out_of_memory");
     }
 }
 
@@ -379,15 +416,6 @@ static void send_directly(struct queue *q, struct batch *b, struct ack *a)
     q->in_flight++;
     pthread_mutex_unlock(&q->lock);
     send_request(r);
-}
-
-static void refuse(struct queue *q, struct batch *b, struct ack *a, const struct verdict *v,
-                   const char *reason)
-{
-    series_add(q->enqueue_failed, b->items);
-    ledger_dropped(q->in, b->signal, b->items, reason);
-    batch_unref(&b);
-    ack_settle(a, v);
 }
 
 void queue_consume(struct queue *q, struct batch *b, struct ack *a)
@@ -415,7 +443,7 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
         send_directly(q, b, a);
         return;
     }
-    compact(&b);
+    pack_if_waiting(q, &b);
     struct item *i = xcalloc(1, sizeof(*i));
     *i = (struct item){
         .batch = b, .size = size_of(queue_sizer_of(q->c), b), .enqueued_ns = clock_mono_ns()};
@@ -430,6 +458,7 @@ void queue_consume(struct queue *q, struct batch *b, struct ack *a)
     full = !q->c->block_on_overflow && q->size + i->size > q->c->queue_size;
     if (!full) {
         list_push(&q->waiting, &i->in_list);
+        q->n_waiting++;
         q->size += i->size;
         q->batch_size += batch_size_of(q, b);
         atomic_fetch_add(&q->held, b->items);
@@ -632,7 +661,7 @@ void queue_divert(struct queue *q, queue_divert_fn *fn, void *arg)
     q->divert = fn;
     list_splice(&items, &q->waiting);
     list_splice(&requests, &q->backing_off);
-    q->size = q->batch_size = 0;
+    q->size = q->batch_size = q->n_waiting = 0;
     pthread_mutex_unlock(&q->lock);
     give_away(q, &items);
     for (struct list *it; (it = list_pop(&requests));) {
@@ -669,7 +698,7 @@ static uint64_t take_all(struct queue *q, struct list *items)
 {
     uint64_t n = 0;
     list_splice(items, &q->waiting);
-    q->size = q->batch_size = 0;
+    q->size = q->batch_size = q->n_waiting = 0;
     for (struct list *it; (it = list_pop(&q->backing_off));) {
         struct request *r = LIST_ENTRY(it, struct request, in_list);
         list_splice(items, &r->items);

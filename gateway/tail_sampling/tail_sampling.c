@@ -323,7 +323,13 @@ struct kept_span {
     uint32_t at, resource, scope;
 };
 
+/* What a tick keeps, of all its shards: a few large batches leave, not one a trace. */
 struct kept {
+    struct {
+        struct shard *shard;
+        uint32_t end; /* of its runs; they begin where the part before ends */
+    } parts[SHARD_COUNT];
+    uint32_t n_parts;
     struct run *runs;
     struct kept_span *spans;
     uint32_t n_runs, cap_runs, n_spans, cap_spans;
@@ -403,6 +409,8 @@ static int by_envelope(const void *x, const void *y)
     const struct kept_span *a = x, *b = y;
     if (a->block->id != b->block->id)
         return a->block->id < b->block->id ? -1 : 1;
+    if (a->block != b->block) /* of two shards */
+        return a->block < b->block ? -1 : 1;
     if (a->resource != b->resource)
         return a->resource < b->resource ? -1 : 1;
     if (a->scope != b->scope)
@@ -467,7 +475,31 @@ static int build_kept(struct kept *k, struct batch **out)
     return batch_builder_seal(&bb, out);
 }
 
-static void send_kept(struct sampler *self, struct shard *sh, struct kept *k)
+static void note_part(struct kept *k, struct shard *sh)
+{
+    uint32_t n = k->n_parts;
+    if (k->n_runs == (n ? k->parts[n - 1].end : 0))
+        return;
+    if (n == 0 || k->parts[n - 1].shard != sh)
+        k->parts[k->n_parts++].shard = sh;
+    k->parts[k->n_parts - 1].end = k->n_runs;
+}
+
+static void release_kept(struct kept *k)
+{
+    uint32_t i = 0;
+    for (uint32_t n = 0; n < k->n_parts; n++) {
+        struct shard *sh = k->parts[n].shard;
+        pthread_mutex_lock(&sh->lock);
+        for (; i < k->parts[n].end; i++)
+            store_release(&sh->store, &k->runs[i]);
+        pthread_mutex_unlock(&sh->lock);
+    }
+    k->n_parts = k->n_runs = 0;
+    k->bytes = 0;
+}
+
+static void send_kept(struct sampler *self, struct kept *k)
 {
     struct instance *in = self->in;
     struct batch *out = NULL;
@@ -477,17 +509,12 @@ static void send_kept(struct sampler *self, struct shard *sh, struct kept *k)
     int r = build_kept(k, &out);
     for (uint32_t i = 0; i < k->n_runs; i++)
         spans += k->runs[i].count;
-    pthread_mutex_lock(&sh->lock);
-    for (uint32_t i = 0; i < k->n_runs; i++)
-        store_release(&sh->store, &k->runs[i]);
-    pthread_mutex_unlock(&sh->lock);
+    release_kept(k);
     atomic_fetch_sub(&self->held, spans);
     if (r)
         ledger_dropped(in, SIGNAL_TRACES, spans, "out_of_memory");
     else if (out)
         node_emit(in, out, ack_detached());
-    k->n_runs = 0;
-    k->bytes = 0;
 }
 
 static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now, struct kept *kept)
@@ -506,7 +533,9 @@ static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now, str
             ledger_dropped(self->in, SIGNAL_TRACES, r.dropped_spans, "not_sampled");
             atomic_fetch_sub(&self->held, r.dropped_spans);
         }
-        send_kept(self, sh, kept);
+        note_part(kept, sh);
+        if (kept->bytes > KEEP_BYTES_AT_ONCE)
+            send_kept(self, kept);
     } while (r.more);
 }
 
@@ -516,6 +545,7 @@ static void tick_all(struct sampler *self, unsigned first, unsigned step)
     uint64_t now = clock_mono_ns();
     for (unsigned s = first; s < SHARD_COUNT; s += step)
         tick_shard(self, &self->shards[s], now, &kept);
+    send_kept(self, &kept);
     free(kept.runs);
     free(kept.spans);
     uint64_t took = clock_mono_ns() - now;
