@@ -79,7 +79,7 @@ def test_memory_while_the_back_end_is_stopped(gateway, counting_sink):
         return ledger.term(gw.scrape(), node, name)
 
     # What the undecided window costs is measured while everything flows.
-    first = report(load(gw.grpc, 8))
+    first = report(load(gw.grpc, 5))
     window, window_mapped = memory(gw)
     wait_until(lambda: term(sampler, "held") == 0 and term(exporter, "held") == 0, 30, "all is decided and sent")
     before = stats(counting_sink.port)

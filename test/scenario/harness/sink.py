@@ -35,7 +35,7 @@ class Sink:
     to keep the data and close without an answer (HTTP only). credentials: gRPC with TLS.
     """
 
-    def __init__(self, delay=0.0, host="127.0.0.1", grpc_port=0, credentials=None):
+    def __init__(self, delay=0.0, host="127.0.0.1", grpc_port=0, http_port=0, credentials=None):
         self.host = host
         self.lock = threading.Lock()
         self.requests = collections.defaultdict(list)
@@ -46,7 +46,7 @@ class Sink:
         self.arrivals = collections.defaultdict(list)  # times of all attempts, by signal
         self.credentials = credentials
         self.grpc_port = grpc_port
-        self.http_port = 0
+        self.http_port = http_port
         self._grpc = None
         self._http = None
         self.start()
