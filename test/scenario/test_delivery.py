@@ -128,7 +128,6 @@ def ids_of(records):
     return collections.Counter(span_ids(r)[1] for r in records)
 
 
-@pytest.mark.tsan
 def test_back_end_refuses_for_30_s_every_span_once(gateway):
     """Spans come all the while; by both protocols every one of them arrives, exactly once."""
     sinks = {"otlp_grpc": Sink(), "otlp_http": Sink()}
