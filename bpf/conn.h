@@ -21,20 +21,39 @@ static __always_inline void fill_head(struct wire_head *h, u16 type, u32 len, u6
  */
 #define SOCK(sk, field) (raw_sockets ? BPF_CORE_READ(sk, field) : (sk)->field)
 
-static __always_inline bool is_tcp(struct sock *sk)
+static __always_inline bool is_inet(struct sock *sk)
 {
     u16 family = SOCK(sk, __sk_common.skc_family);
-    if (family != AF_INET && family != AF_INET6)
-        return false;
-    u16 protocol = SOCK(sk, sk_protocol);
-    return protocol == 6;
+    return family == AF_INET || family == AF_INET6;
 }
 
-/* The socket as TCP's, for SOCK(); of those that is_tcp() is true of. NULL: it is none. */
+static __always_inline bool is_tcp(struct sock *sk)
+{
+    return is_inet(sk) && SOCK(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+/* TCP, or MPTCP, by which Go listens: a socket of its own above the TCP sockets of its paths. */
+static __always_inline bool is_inet_stream(struct sock *sk)
+{
+    if (!is_inet(sk))
+        return false;
+    u16 protocol = SOCK(sk, sk_protocol);
+    return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
+}
+
+/* All that is looked at. */
+static __always_inline bool is_stream(struct sock *sk)
+{
+    if (SOCK(sk, __sk_common.skc_family) == AF_UNIX)
+        return SOCK(sk, sk_type) == SOCK_STREAM;
+    return is_inet_stream(sk);
+}
+
+/* The socket as TCP's, for SOCK(). NULL: it is none, so that it has no sequence numbers. */
 static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
 {
     if (raw_sockets)
-        return (struct tcp_sock *)sk;
+        return is_tcp(sk) ? (struct tcp_sock *)sk : NULL;
     return bpf_skc_to_tcp_sock(sk);
 }
 
@@ -97,16 +116,56 @@ static __always_inline u32 netns_of(struct sock *sk)
 
 /*
  * Role, when no state change told it: a socket whose local port has a listener was accepted from
- * it, any other one has connected.
+ * it. Of any other one nothing is known here; user space may see who sends a request.
  */
-static __always_inline u8 role_of(struct sock *sk, u16 *listener_port)
+static __always_inline void learn_role(struct conn *c, struct sock *sk)
 {
-    struct wire_listener key = {.netns = netns_of(sk), .port = SOCK(sk, __sk_common.skc_num)};
-    if (bpf_map_lookup_elem(&listeners, &key)) {
-        *listener_port = key.port;
-        return WIRE_ROLE_SERVER;
+    struct wire_listener key = {.netns = netns_of(sk)};
+    if (!is_inet(sk))
+        return;
+    key.port = SOCK(sk, __sk_common.skc_num);
+    if (!bpf_map_lookup_elem(&listeners, &key))
+        return;
+    c->listener_port = key.port;
+    c->role = WIRE_ROLE_SERVER;
+    c->learnt = WIRE_LEARNT_LISTENER;
+}
+
+static __always_inline void copy_address(u8 *out, struct sock *sk, u8 family, bool peer)
+{
+    if (family == AF_INET) {
+        u32 a = peer ? SOCK(sk, __sk_common.skc_daddr) : SOCK(sk, __sk_common.skc_rcv_saddr);
+        __builtin_memcpy(out, &a, 4);
+    } else if (family == AF_INET6 && peer) {
+        bpf_probe_read_kernel(out, 16, &sk->__sk_common.skc_v6_daddr);
+    } else if (family == AF_INET6) {
+        bpf_probe_read_kernel(out, 16, &sk->__sk_common.skc_v6_rcv_saddr);
     }
-    return WIRE_ROLE_CLIENT;
+}
+
+/* The mode of the endpoint's earlier connections, if user space has told it. */
+static __always_inline void begin_as_others(struct conn *c, struct sock *sk)
+{
+    struct wire_endpoint key = {.role = c->role};
+    struct wire_verdict *v;
+    if (c->role == WIRE_ROLE_UNKNOWN || !is_inet(sk))
+        return;
+    key.netns = netns_of(sk);
+    key.family = (u8)SOCK(sk, __sk_common.skc_family);
+    if (c->role == WIRE_ROLE_SERVER) {
+        key.port = SOCK(sk, __sk_common.skc_num);
+    } else {
+        key.port = bpf_ntohs(SOCK(sk, __sk_common.skc_dport));
+        copy_address(key.peer, sk, key.family, true);
+    }
+    v = bpf_map_lookup_elem(&endpoints, &key);
+    if (!v)
+        return;
+    c->mode = (u8)v->mode;
+    c->head[0] = v->head[0];
+    c->head[1] = v->head[1];
+    c->tail[0] = v->tail[0];
+    c->tail[1] = v->tail[1];
 }
 
 /*
@@ -143,20 +202,11 @@ static __always_inline struct conn *conn_new(struct sock *sk, u8 role, bool join
     c->role = role;
     c->joined = joined;
     if (role == WIRE_ROLE_UNKNOWN)
-        c->role = role_of(sk, &c->listener_port);
+        learn_role(c, sk);
+    else
+        c->learnt = WIRE_LEARNT_STATE;
+    begin_as_others(c, sk);
     return c;
-}
-
-static __always_inline void copy_addresses(struct wire_open *r, struct sock *sk)
-{
-    if (r->family == AF_INET) {
-        u32 local = SOCK(sk, __sk_common.skc_rcv_saddr), peer = SOCK(sk, __sk_common.skc_daddr);
-        __builtin_memcpy(r->local, &local, 4);
-        __builtin_memcpy(r->peer, &peer, 4);
-    } else {
-        BPF_CORE_READ_INTO(&r->local, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
-        BPF_CORE_READ_INTO(&r->peer, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
-    }
 }
 
 /* Repeated at every event until one was delivered. */
@@ -164,7 +214,8 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
 {
     if (c->announced)
         return true;
-    struct wire_open *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
+    void *ring = ring_of(c->cookie);
+    struct wire_open *r = ring ? bpf_ringbuf_reserve(ring, sizeof(*r), 0) : NULL;
     if (!r) {
         count(WIRE_LOST_RECORDS, 1);
         return false;
@@ -176,14 +227,18 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
     r->family = (u8)SOCK(sk, __sk_common.skc_family);
     r->role = c->role;
     r->joined = c->joined;
+    r->learnt = c->learnt;
     /* Counting began at 0 with the state: what was lost before this record is a gap in positions.
      */
-    r->local_port = SOCK(sk, __sk_common.skc_num);
-    r->peer_port = bpf_ntohs(SOCK(sk, __sk_common.skc_dport));
+    if (r->family != AF_UNIX) {
+        r->local_port = SOCK(sk, __sk_common.skc_num);
+        r->peer_port = bpf_ntohs(SOCK(sk, __sk_common.skc_dport));
+        copy_address(r->local, sk, r->family, false);
+        copy_address(r->peer, sk, r->family, true);
+    }
     r->listener_port = c->listener_port;
     r->netns = netns_of(sk);
     r->tgid = bpf_get_current_pid_tgid() >> 32;
-    copy_addresses(r, sk);
     bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
     c->announced = 1;
     return true;

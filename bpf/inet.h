@@ -151,20 +151,4 @@ int BPF_KPROBE(tr_kreturn_page)
     return inet_leave(ctx, WIRE_SEND);
 }
 
-/*
- * Tier kprobe, once at start, since 5.11: mints the cookies of the TCP sockets that are there, in
- * all network namespaces, since it goes by open files. Those that come later are minted in
- * inet_sock_set_state.
- */
-SEC("iter/task_file")
-int tr_mint(struct bpf_iter__task_file *ctx)
-{
-    struct file *file = ctx->file;
-    struct socket *sock = file ? bpf_sock_from_file(file) : NULL;
-    struct sock *sk = sock ? sock->sk : NULL;
-    if (sk && is_tcp(sk))
-        conn_mint(sk);
-    return 0;
-}
-
 #endif

@@ -37,6 +37,7 @@ enum bpf_map_type {
     BPF_MAP_TYPE_ARRAY = 2,
     BPF_MAP_TYPE_PERCPU_ARRAY = 6,
     BPF_MAP_TYPE_LRU_HASH = 9,
+    BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
     BPF_MAP_TYPE_SK_STORAGE = 24,
     BPF_MAP_TYPE_RINGBUF = 27,
     BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -48,6 +49,7 @@ enum cgroup_subsys_id { cpu_cgrp_id = 1 }; /* relocated */
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2, BPF_RB_AVAIL_DATA = 0 };
 
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
+enum { SOCK_STREAM = 1, IPPROTO_TCP = 6, IPPROTO_MPTCP = 262, RCV_SHUTDOWN = 1 };
 enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 enum { MSG_OOB = 1, MSG_PEEK = 2, MSG_TRUNC = 0x20, MSG_ERRQUEUE = 0x2000 };
 enum { PF_IO_WORKER = 0x10, PF_KTHREAD = 0x00200000, PF_USER_WORKER = 0x00004000 };
@@ -90,9 +92,14 @@ struct sock {
     u16 sk_protocol, sk_type;
     int sk_err;
     struct socket *sk_socket;
+    u8 sk_shutdown;
+};
+struct inet_connection_sock {
+    const void *icsk_ulp_ops;
 };
 struct tcp_sock {
-    u32 copied_seq, write_seq, rcv_nxt, snd_una;
+    struct inet_connection_sock inet_conn;
+    u32 copied_seq, write_seq, rcv_nxt, snd_una, snd_nxt;
     u64 bytes_received, bytes_acked, first_tx_mstamp;
     u32 srtt_us;
 };
@@ -107,9 +114,13 @@ struct tcp_skb_cb {
     u16 tcp_gso_segs;
 };
 
+struct super_block {
+    u32 s_dev;
+};
 struct inode {
     u64 i_ino;
     u16 i_mode;
+    struct super_block *i_sb;
 };
 struct file {
     struct inode *f_inode;
@@ -160,8 +171,18 @@ struct linux_binprm {
 struct bpf_iter__task {
     struct task_struct *task;
 };
+struct seq_file;
+struct bpf_iter_meta {
+    struct seq_file *seq;
+};
 struct bpf_iter__task_file {
+    struct bpf_iter_meta *meta;
+    struct task_struct *task;
     struct file *file;
+};
+struct bpf_iter__bpf_sk_storage_map {
+    struct bpf_iter_meta *meta;
+    void *value;
 };
 
 struct pt_regs {

@@ -12,9 +12,11 @@ const volatile unsigned char select_all = 0;     /* every process */
 const volatile unsigned char select_unknown = 0; /* executables nobody has judged yet: captured */
 const volatile unsigned long long wake_bytes = 2 << 20; /* ring fill that wakes the reader */
 const volatile unsigned char has_tls = 0;               /* plaintext of TLS libraries is observed */
+const volatile unsigned int n_rings = 1;
+const volatile unsigned long long ring_bytes = 8 << 20;
 const volatile unsigned char raw_sockets = 0; /* tier kprobe: a socket is a bare address there */
 
-/* State of a connection: 104 bytes, charged to the socket. */
+/* State of a connection, charged to the socket. */
 struct conn {
     u64 cookie;
     u64 pos[2];      /* stream position behind the last event, by direction */
@@ -28,7 +30,8 @@ struct conn {
     u8 has_seq[2], lost[2]; /* lost: a record of this direction did not fit into the ring */
     u16 listener_port;
     u8 opaque; /* TLS: ciphertext stays here */
-    u8 pad[5];
+    u8 learnt; /* what the role was learnt from */
+    u8 pad[4];
 };
 _Static_assert(sizeof(struct conn) <= 128, "socket storage");
 
@@ -49,7 +52,7 @@ struct {
     __type(value, struct conn);
 } conns_by_cookie SEC(".maps");
 
-/* Processes that are observed. Value 2: selected by an executable that nobody has judged. */
+/* Processes that are observed: enum wire_selected. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 65536);
@@ -74,11 +77,11 @@ struct {
     __type(value, u8);
 } ports SEC(".maps");
 
-/* Executables by inode: 1 = observe, 0 = do not. */
+/* Executables: 1 = observe, 0 = do not. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 4096);
-    __type(key, u64);
+    __type(key, struct wire_executable);
     __type(value, u8);
 } executables SEC(".maps");
 
@@ -91,6 +94,32 @@ struct {
     __type(value, u32);
 } listeners SEC(".maps");
 
+/* Listening sockets by cookie, so that each is counted once, whoever tells of it. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 16384);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, u64);
+    __type(value, struct wire_listener);
+} listening SEC(".maps");
+
+/* Stream sockets older than the programs whose own counters cannot tell that: MPTCP and UNIX. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 16384);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, u64);
+    __type(value, u8);
+} older SEC(".maps");
+
+/* With what a new connection begins. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct wire_endpoint);
+    __type(value, struct wire_verdict);
+} endpoints SEC(".maps");
+
 /* What user space has decided; an entry is moved into the connection at its next event. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -99,10 +128,17 @@ struct {
     __type(value, struct wire_verdict);
 } verdicts SEC(".maps");
 
-struct {
+/* All records of a connection go to one ring. Made at load, n_rings of them. */
+struct data_ring {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, 8 << 20);
-} data_ring SEC(".maps");
+    __uint(max_entries, 1 << 16);
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, WIRE_RINGS);
+    __type(key, u32);
+    __array(values, struct data_ring);
+} data_rings SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -115,6 +151,13 @@ struct {
     __type(key, u32);
     __type(value, u64);
 } counters SEC(".maps");
+
+/* By cookie and never by CPU: the order of a connection's records is the ring's. */
+static __always_inline void *ring_of(u64 cookie)
+{
+    u32 i = (u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32) % n_rings;
+    return bpf_map_lookup_elem(&data_rings, &i);
+}
 
 static __always_inline void count(u32 which, u64 n)
 {

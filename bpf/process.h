@@ -5,13 +5,35 @@
 
 #include "bpf/conn.h"
 
-/* Judges the executable: observed, not observed, or captured until user space has judged it. */
-static __always_inline void judge(u32 tgid, u64 inode)
+#define NAME_WORDS 16
+
+/* Inode, device and a hash of the name's beginning: one file may have names that differ in
+ * selection. */
+static __always_inline void identify(struct wire_executable *exe, struct task_struct *task,
+                                     struct linux_binprm *bprm)
 {
-    u8 yes = 1, unknown = 2;
+    u64 name[NAME_WORDS] = {0}, hash = 0;
+    exe->inode = BPF_CORE_READ(task, mm, exe_file, f_inode, i_ino);
+    exe->dev = BPF_CORE_READ(task, mm, exe_file, f_inode, i_sb, s_dev);
+    bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(bprm, filename));
+    for (u32 i = 0; i < NAME_WORDS; i++)
+        hash = (hash ^ name[i]) * 0x9e3779b97f4a7c15ULL;
+    exe->name_hash = (u32)(hash >> 32);
+}
+
+/*
+ * Judges the executable: observed, not observed, or captured until user space has judged it. Who
+ * is observed for good is so whatever it executes.
+ */
+static __always_inline void judge(u32 tgid, const struct wire_executable *exe)
+{
+    u8 yes = WIRE_SELECTED, unknown = WIRE_SELECTED_UNJUDGED;
     if (!select_unknown || tgid == self_tgid)
         return;
-    u8 *known = bpf_map_lookup_elem(&executables, &inode);
+    u8 *now = bpf_map_lookup_elem(&selected, &tgid);
+    if (now && *now == WIRE_SELECTED_FOR_GOOD)
+        return;
+    u8 *known = bpf_map_lookup_elem(&executables, exe);
     if (!known)
         bpf_map_update_elem(&selected, &tgid, &unknown, BPF_ANY);
     else if (*known)
@@ -25,8 +47,9 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(tr_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
     u32 tgid = task->tgid;
-    u64 inode = BPF_CORE_READ(task, mm, exe_file, f_inode, i_ino);
-    judge(tgid, inode);
+    struct wire_executable exe;
+    identify(&exe, task, bprm);
+    judge(tgid, &exe);
     if (!is_selected(tgid))
         return 0;
     struct wire_exec *r = bpf_ringbuf_reserve(&control_ring, sizeof(*r), 0);
@@ -37,7 +60,7 @@ int BPF_PROG(tr_exec, struct task_struct *task, int old_pid, struct linux_binprm
     fill_head(&r->h, WIRE_EXEC, sizeof(*r), bpf_ktime_get_ns());
     r->start_ns = task->start_time;
     r->cgroup = cgroup_of_current();
-    r->inode = inode;
+    r->exe = exe;
     r->tgid = tgid;
     r->parent = BPF_CORE_READ(task, real_parent, tgid);
     long n = bpf_probe_read_kernel_str(r->path, sizeof(r->path), BPF_CORE_READ(bprm, filename));

@@ -108,11 +108,41 @@ struct iov_walk {
 IOV_STEP(iov_step_1024, 1024)
 IOV_STEP(iov_step_16384, 16384)
 
+/* The last bytes of a call, wherever its iovecs are cut. */
+struct tail_walk {
+    u8 *dst;     /* room for twice the tail */
+    u64 iov, at; /* of the stream bytes before the present iovec */
+    u64 from;    /* where the tail begins */
+    u32 done;
+};
+
+static long tail_step(u32 i, struct tail_walk *w)
+{
+    struct user_iovec v;
+    u64 skip, n, off = w->done;
+    if (off >= WIRE_TAIL_MAX ||
+        bpf_probe_read_user(&v, sizeof(v), (void *)(w->iov + (u64)i * sizeof(v))))
+        return 1;
+    skip = w->at < w->from ? w->from - w->at : 0;
+    w->at += v.len;
+    if (skip >= v.len)
+        return 0;
+    n = v.len - skip;
+    if (n > WIRE_TAIL_MAX - off)
+        n = WIRE_TAIL_MAX - off;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_TAIL_MAX));
+    if (bpf_probe_read_user(w->dst + off, n, (void *)(v.base + skip)))
+        return 1;
+    w->done = (u32)(off + n);
+    return 0;
+}
+
 struct event {
     struct conn *c;
+    void *ring;
     u64 now, first, pos;
     u32 len, head, tail;
-    u8 dir, hole;
+    u8 dir, hole, fresh; /* fresh: the reader should hear of it at once */
 };
 
 static __always_inline void fill_data(struct wire_data *r, const struct event *e, u32 total)
@@ -140,9 +170,9 @@ static __always_inline void fill_data(struct wire_data *r, const struct event *e
 
 static __always_inline u64 wake_flags(const struct event *e)
 {
-    if (bpf_ringbuf_query(&data_ring, BPF_RB_AVAIL_DATA) >= wake_bytes)
+    if (bpf_ringbuf_query(e->ring, BPF_RB_AVAIL_DATA) >= wake_bytes)
         return BPF_RB_FORCE_WAKEUP;
-    return BPF_RB_NO_WAKEUP;
+    return e->fresh ? wake_soon(e->now) : BPF_RB_NO_WAKEUP;
 }
 
 static __always_inline void lost(const struct event *e)
@@ -154,7 +184,7 @@ static __always_inline void lost(const struct event *e)
 
 static __always_inline void send_length(struct event *e)
 {
-    struct wire_data *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);
+    struct wire_data *r = bpf_ringbuf_reserve(e->ring, sizeof(*r), 0);
     if (!r) {
         lost(e);
         return;
@@ -173,7 +203,7 @@ static __always_inline void send_length(struct event *e)
 /* Reserves a class, whose size is a constant for the verifier, and fills in what stands in front.
  */
 #define RESERVE(SIZE, TIMES)                                                                       \
-    ROOM(SIZE, TIMES) *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);                         \
+    ROOM(SIZE, TIMES) *r = bpf_ringbuf_reserve(e->ring, sizeof(*r), 0);                            \
     if (!r) {                                                                                      \
         lost(e);                                                                                   \
         return;                                                                                    \
@@ -212,6 +242,14 @@ static __always_inline void send_length(struct event *e)
         struct iov_walk w = {.dst = r->bytes, .iov = s->iov, .want = n};                           \
         bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, iov_step_##SIZE, &w, 0);                 \
         n = w.off;                                                                                 \
+        if (e->tail && n == e->head && n + WIRE_TAIL_MAX <= e->len) {                              \
+            asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                    \
+            struct tail_walk t = {                                                                 \
+                .dst = r->bytes + n, .iov = s->iov, .from = e->len - WIRE_TAIL_MAX};               \
+            bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, tail_step, &t, 0);                   \
+            if (t.done == WIRE_TAIL_MAX)                                                           \
+                r->d.tail = WIRE_TAIL_MAX;                                                         \
+        }                                                                                          \
         SUBMIT();                                                                                  \
     }
 
@@ -249,6 +287,7 @@ static __always_inline void set_wanted(struct event *e)
             c->captured[d] < WIRE_UNDECIDED_BYTES ? WIRE_UNDECIDED_BYTES - c->captured[d] : 0;
         if (left < WIRE_UNDECIDED_HEAD)
             left = WIRE_UNDECIDED_HEAD;
+        e->fresh = !c->captured[0] && !c->captured[1];
         e->head = e->len < left ? e->len : left;
         if (e->head < e->len) {
             e->hole = WIRE_HOLE_LIMIT;
@@ -263,6 +302,39 @@ static __always_inline void set_wanted(struct event *e)
     }
     if (e->head > WIRE_HEAD_MAX)
         e->head = WIRE_HEAD_MAX;
+    /* Shedding: heads become shorter before whole records are lost. */
+    if (e->head > WIRE_SHED_HEAD &&
+        bpf_ringbuf_query(e->ring, BPF_RB_AVAIL_DATA) >= ring_bytes / 4 * 3) {
+        e->head = WIRE_SHED_HEAD;
+        e->hole = WIRE_HOLE_LIMIT;
+    }
+}
+
+/*
+ * How many stream bytes the socket counted over this call's. A FIN that was read counts as one; two
+ * threads may end their calls in the other order, so that it may be less than nothing.
+ */
+static __always_inline u32 unseen(const struct event *e, struct sock *sk, u32 moved)
+{
+    u32 n = moved - e->len;
+    if (moved < e->len || n >= 1u << 30)
+        return 0;
+    if (n && e->dir == WIRE_RECV && (SOCK(sk, sk_shutdown) & RCV_SHUTDOWN))
+        n--;
+    return n;
+}
+
+/*
+ * When the first byte left: the call tells of it after its effect. Bytes that were only queued
+ * (corked, or no window) have not left: then the stamp is an older one.
+ */
+static __always_inline u64 first_sent(const struct event *e, struct tcp_sock *tp)
+{
+    u64 first = SOCK(tp, first_tx_mstamp) * 1000, before = e->c->end_ns[e->dir & 1];
+    u32 queued = SOCK(tp, write_seq) - SOCK(tp, snd_nxt);
+    if ((s32)queued >= (s32)e->len || first > e->now)
+        return e->now;
+    return first < before ? before : first;
 }
 
 /* Stream position before this call, from the socket's own counters; what they jumped over is a
@@ -272,27 +344,19 @@ static __always_inline void set_position(struct event *e, struct sock *sk)
     struct tcp_sock *tp = tcp_sock_of(sk);
     struct conn *c = e->c;
     u32 d = e->dir & 1, seq = 0;
+    if (tp && SOCK(tp, inet_conn.icsk_ulp_ops))
+        tp = NULL; /* kTLS: its sequence numbers count ciphertext */
     if (tp)
         seq = e->dir == WIRE_SEND ? SOCK(tp, write_seq) : SOCK(tp, copied_seq);
-    if (tp && c->has_seq[d]) {
-        u32 moved = seq - c->seq[d];
-        /* A FIN that was read counts one; two threads may end their calls in the other order. */
-        if (moved >= e->len && moved - e->len > 1 && moved - e->len < 1u << 30)
-            c->pos[d] += moved - e->len;
-    }
+    if (tp && c->has_seq[d])
+        c->pos[d] += unseen(e, sk, seq - c->seq[d]);
     c->seq[d] = seq;
     c->has_seq[d] = tp != NULL;
     e->pos = c->pos[d];
     c->pos[d] += e->len;
     e->first = e->now;
-    if (e->dir == WIRE_SEND && tp) {
-        u64 first = SOCK(tp, first_tx_mstamp) * 1000;
-        if (first > e->now)
-            first = e->now;
-        e->first = first < c->end_ns[d] ? c->end_ns[d] : first;
-        if (e->first > e->now)
-            e->first = e->now;
-    }
+    if (e->dir == WIRE_SEND && tp)
+        e->first = first_sent(e, tp);
     c->end_ns[d] = e->now;
 }
 
@@ -323,10 +387,20 @@ static __always_inline void look_for_tls(struct event *e, const struct source *s
         e->head = record;
 }
 
+/* In mid-life of the socket: its own counters tell, or it was there at start. */
+static __always_inline bool is_joined(struct sock *sk, u8 dir, u32 moved)
+{
+    struct tcp_sock *tp = tcp_sock_of(sk);
+    if (tp)
+        return had_bytes(tp, dir, moved) || had_bytes(tp, dir == WIRE_SEND, 0);
+    u64 cookie = cookie_of(sk);
+    return bpf_map_delete_elem(&older, &cookie) == 0;
+}
+
 static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    if (!is_selected(tgid) || !is_tcp(sk))
+    if (!is_selected(tgid) || !is_stream(sk))
         return 0;
     struct ssl_call *call = ssl_inside();
     if (ret <= 0) { /* what would block binds, too */
@@ -337,17 +411,17 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
     if (dir == WIRE_RECV && (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)))
         return 0; /* not bytes of the stream */
     struct conn *c = conn_get(sk);
-    if (!c) {
-        struct tcp_sock *tp = tcp_sock_of(sk);
-        bool joined = tp && (had_bytes(tp, dir, (u32)ret) || had_bytes(tp, dir == WIRE_SEND, 0));
-        c = conn_new(sk, WIRE_ROLE_UNKNOWN, joined);
-    }
+    if (!c)
+        c = conn_new(sk, WIRE_ROLE_UNKNOWN, is_joined(sk, dir, (u32)ret));
     if (call)
         ssl_bind(call, sk, c);
     if (!c)
         return 0;
     struct event e = {.c = c, .now = bpf_ktime_get_ns(), .len = (u32)ret, .dir = dir};
     struct source s = {0};
+    e.ring = ring_of(c->cookie);
+    if (!e.ring)
+        return 0;
     set_position(&e, sk);
     count(dir == WIRE_SEND ? WIRE_PASSED_SEND : WIRE_PASSED_RECV, e.len);
     if (c->mode == WIRE_NOTHING)

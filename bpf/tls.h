@@ -107,7 +107,7 @@ static __always_inline void ssl_verdict(struct ssl_state *s)
         struct {                                                                                   \
             struct wire_data d;                                                                    \
             u8 bytes[(SIZE) + WIRE_TAIL_MAX];                                                      \
-        } *r = bpf_ringbuf_reserve(&data_ring, sizeof(*r), 0);                                     \
+        } *r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);                                           \
         u32 h = head, t = tail;                                                                    \
         if (!r)                                                                                    \
             goto is_lost;                                                                          \
@@ -122,7 +122,7 @@ static __always_inline void ssl_verdict(struct ssl_state *s)
         r->d.head = h;                                                                             \
         r->d.tail = t;                                                                             \
         r->d.h.len = sizeof(*r);                                                                   \
-        bpf_ringbuf_submit(r, bpf_ringbuf_query(&data_ring, BPF_RB_AVAIL_DATA) >= wake_bytes       \
+        bpf_ringbuf_submit(r, bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes             \
                                   ? BPF_RB_FORCE_WAKEUP                                            \
                                   : BPF_RB_NO_WAKEUP);                                             \
     } while (0)
@@ -131,6 +131,7 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
                                        struct wire_data *d)
 {
     u32 dir = d->dir & 1, head = WIRE_HEAD_MAX, tail = 0;
+    void *ring = ring_of(s->cookie);
     if (s->mode == WIRE_LENGTHS || s->mode == WIRE_NOTHING)
         return;
     if (s->mode == WIRE_BYTES) {
@@ -146,6 +147,8 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
         tail = d->bytes - head;
     if (d->hole)
         head = tail = 0; /* nothing is in memory */
+    if (!ring)
+        return;
     if (head <= 256)
         SEND_PLAIN(256);
     else if (head <= 1024)

@@ -33,6 +33,8 @@ enum wire_record {
 };
 
 enum wire_role { WIRE_ROLE_UNKNOWN, WIRE_ROLE_CLIENT, WIRE_ROLE_SERVER };
+/* What a role was learnt from. */
+enum wire_learnt { WIRE_LEARNT_NOT, WIRE_LEARNT_STATE, WIRE_LEARNT_LISTENER };
 enum wire_dir { WIRE_SEND, WIRE_RECV };
 enum wire_layer { WIRE_LAYER_SOCKET, WIRE_LAYER_TLS };
 
@@ -62,7 +64,7 @@ enum wire_hole {
     WIRE_HOLE_NO_BUFFER, /* no user buffer could be told: sendfile, io_uring, kernel threads */
     WIRE_HOLE_FAULT,     /* the buffer could not be read */
     WIRE_HOLE_TRUNCATED, /* MSG_TRUNC */
-    WIRE_HOLE_LIMIT,     /* undecided for too long */
+    WIRE_HOLE_LIMIT,     /* undecided for too long, or the ring is nearly full */
 };
 
 /* What is captured of a connection's bytes. */
@@ -72,8 +74,10 @@ enum wire_mode { WIRE_UNDECIDED, WIRE_BYTES, WIRE_LENGTHS, WIRE_NOTHING };
 #define WIRE_UNDECIDED_HEAD                                                                        \
     4096u /* after that: of each call, so that no message is missed meanwhile */
 #define WIRE_TLS_RECORD_MAX (5u + 16384 + 2048) /* RFC 5246 6.2.3 */
+#define WIRE_RINGS 8                            /* at most */
 #define WIRE_HEAD_MAX 16384u
 #define WIRE_TAIL_MAX 16u
+#define WIRE_SHED_HEAD 1024u /* of each call, while a ring is nearly full */
 #define WIRE_ARGV 256
 #define WIRE_PATH 256
 
@@ -94,7 +98,7 @@ struct wire_open {
     wire_u16 local_port, peer_port, listener_port;
     wire_u8 family, role;
     wire_u32 netns, tgid;
-    wire_u8 joined, pad[7];
+    wire_u8 joined, learnt, pad[6];
 };
 WIRE_ASSERT(wire_open, 104);
 
@@ -118,14 +122,30 @@ struct wire_close {
 };
 WIRE_ASSERT(wire_close, 40);
 
+/* An executable, as far as it can be told at exec: another name may be selected where this is not.
+ */
+struct wire_executable {
+    wire_u64 inode;
+    wire_u32 dev, name_hash;
+};
+WIRE_ASSERT(wire_executable, 16);
+
 struct wire_exec {
     struct wire_head h;
-    wire_u64 start_ns, cgroup, inode;
+    wire_u64 start_ns, cgroup;
+    struct wire_executable exe;
     wire_u32 tgid, parent, argv_len, path_len;
     char path[WIRE_PATH];
     char argv[WIRE_ARGV];
 };
-WIRE_ASSERT(wire_exec, 56 + WIRE_PATH + WIRE_ARGV);
+WIRE_ASSERT(wire_exec, 64 + WIRE_PATH + WIRE_ARGV);
+
+/* Values of the map of observed processes. */
+enum wire_selected {
+    WIRE_SELECTED = 1,
+    WIRE_SELECTED_UNJUDGED, /* by an executable that nobody has judged */
+    WIRE_SELECTED_FOR_GOOD, /* by port or number: whatever it executes */
+};
 
 struct wire_process { /* fork, exit, listens, mapped */
     struct wire_head h;
@@ -142,11 +162,27 @@ struct wire_verdict {
 };
 WIRE_ASSERT(wire_verdict, 24);
 
+/* New connections of the same endpoint begin with this verdict: key of the second map. */
+struct wire_endpoint {
+    wire_u8 peer[16]; /* clients: whom they connect to; servers: zeroes */
+    wire_u32 netns;
+    wire_u16 port; /* the peer's; servers: the one they listen on */
+    wire_u8 role, family;
+};
+WIRE_ASSERT(wire_endpoint, 24);
+
 struct wire_listener { /* key: who listens where */
     wire_u32 netns;
     wire_u16 port, pad;
 };
 WIRE_ASSERT(wire_listener, 8);
+
+/* What the iterator over open files tells: a process that holds a listener on a selected port. */
+struct wire_holder {
+    wire_u32 tgid;
+    wire_u16 port, pad;
+};
+WIRE_ASSERT(wire_holder, 8);
 
 /* What is counted of TCP by cgroup. */
 enum wire_failure {

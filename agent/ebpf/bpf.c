@@ -16,9 +16,12 @@
 #include <unistd.h>
 
 #include "agent/ebpf/bpf_counts.h"
+#include "agent/ebpf/bpf_iter.h"
 #include "agent/ebpf/bpf_load.h"
 #include "agent/ebpf/bpf_memory.h"
+#include "agent/ebpf/bpf_rings.h"
 #include "agent/ebpf/bpf_tls.h"
+#include "agent/ebpf/bpf_verdicts.h"
 #include "agent/ebpf/source.h"
 #include "bpf/wire.h"
 #include "common/base/clock.h"
@@ -32,22 +35,25 @@
 
 #define BPF_LOG (&(struct log_ctx){.component = "ebpf"})
 #define SOURCE_MAGIC 0x42504653u
-enum { MAX_LISTENERS = 8192 };
 
 struct source {
     unsigned magic;
     struct tailrace *skel; /* loaded's */
-    struct ring_buffer *data, *control;
+    struct rings data;
+    struct ring_buffer *control;
+    struct verdicts verdicts;
     struct capture *capture; /* of the drain that is under way */
     struct recording *recording;
     size_t drained;
     struct loaded loaded;
-    bool selects_exes, has_tls;
+    const struct selection *selection;
+    bool has_tls;
     struct libraries libraries;
     struct counts counts;
     uint64_t memory_ns; /* when it was looked at */
     bool is_over_budget;
     struct tls_probes probes;
+    uint64_t sweep_interval_ns, swept_ns;
     uint64_t counters[WIRE_COUNTERS], missed;
 };
 
@@ -79,6 +85,7 @@ static void on_open(struct source *s, const struct wire_open *w)
         .tgid = w->tgid,
         .listener_port = w->listener_port,
         .joined = w->joined,
+        .learnt = w->learnt,
         .first_pos = {w->first_pos[WIRE_SEND], w->first_pos[WIRE_RECV]},
     };
     memcpy(r.local.address, w->local, sizeof(r.local.address));
@@ -133,15 +140,15 @@ static void on_close(struct source *s, const struct wire_close *w)
 static void judge_executable(struct source *s, const struct wire_exec *w)
 {
     struct process *p = processes_get(&s->capture->processes, w->tgid);
-    uint8_t yes = p && p->selected;
-    if (!s->selects_exes || !p)
+    uint8_t yes = p && p->image_selected, value = WIRE_SELECTED;
+    if (!s->selection->n_exes || !p)
         return;
-    bpf_map__update_elem(s->skel->maps.executables, &w->inode, sizeof(w->inode), &yes, sizeof(yes),
+    bpf_map__update_elem(s->skel->maps.executables, &w->exe, sizeof(w->exe), &yes, sizeof(yes),
                          BPF_ANY);
     if (yes)
-        bpf_map__update_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), &yes, sizeof(yes),
-                             BPF_EXIST);
-    else
+        bpf_map__update_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), &value,
+                             sizeof(value), BPF_EXIST);
+    else if (!p->selected)
         bpf_map__delete_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), 0);
 }
 
@@ -161,7 +168,7 @@ static void on_exec(struct source *s, const struct wire_exec *w)
         .time_ns = w->h.time_ns,
         .start_ns = w->start_ns,
         .cgroup = w->cgroup,
-        .inode = w->inode,
+        .inode = w->exe.inode,
         .path = str_make(w->path, MIN(w->path_len, (uint32_t)WIRE_PATH)),
         .argv = str_make(w->argv, MIN(w->argv_len, (uint32_t)WIRE_ARGV)),
     };
@@ -235,29 +242,6 @@ __attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level l
         log_debug(BPF_LOG, "%s", line);
     }
     return 0;
-}
-
-/* Listeners that were there before us, from this network namespace's tables. */
-static void fill_listeners(struct source *s)
-{
-    static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6"};
-    struct stat st;
-    uint32_t netns = stat("/proc/self/ns/net", &st) == 0 ? (uint32_t)st.st_ino : 0, one = 1;
-    char line[512];
-    for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
-        FILE *f = fopen(tables[i], "re");
-        while (f && fgets(line, sizeof(line), f)) {
-            unsigned port, state;
-            char *local = strchr(line, ':'), *colon = local ? strchr(local + 1, ':') : NULL;
-            if (!colon || sscanf(colon + 1, "%4X %*s %2X", &port, &state) != 2 || state != 0x0A)
-                continue;
-            struct wire_listener key = {.netns = netns, .port = (uint16_t)port};
-            bpf_map__update_elem(s->skel->maps.listeners, &key, sizeof(key), &one, sizeof(one),
-                                 BPF_NOEXIST);
-        }
-        if (f)
-            fclose(f);
-    }
 }
 
 /* ---- TLS libraries ---- */
@@ -354,17 +338,19 @@ int source_open(struct source **out, const struct source_config *c, struct err *
     }
     libbpf_set_print(quiet);
     counts_init(&s->counts);
-    s->selects_exes = c->selection->n_exes > 0;
+    s->selection = c->selection;
+    s->sweep_interval_ns = c->sweep_interval_ns;
     int r = bpf_load(&s->loaded, c, e);
     if (r == 0) {
         s->skel = s->loaded.skel;
-        fill_listeners(s); /* after the hooks: what begins to listen meanwhile is never missed */
-        s->data = ring_buffer__new(bpf_map__fd(s->skel->maps.data_ring), on_record, s, NULL);
+        verdicts_init(&s->verdicts, s->skel);
+        r = rings_open(&s->data, &s->loaded, on_record, s);
         s->control = ring_buffer__new(bpf_map__fd(s->skel->maps.control_ring), on_record, s, NULL);
-        /* There, too, so that it can wake: both see what the other has read. */
-        if (!s->data || !s->control ||
-            ring_buffer__add(s->data, bpf_map__fd(s->skel->maps.control_ring), on_record, s))
-            r = err_set(e, -errno, "ring buffer: %s", strerror(errno));
+        /* There, too, so that it can wake. */
+        if (r == 0 && s->control)
+            r = rings_watch(&s->data, bpf_map__fd(s->skel->maps.control_ring));
+        if (r || !s->control)
+            r = err_set(e, r ? r : -errno, "ring buffer: %s", strerror(r ? -r : errno));
     }
     if (r) {
         source_close(&s);
@@ -383,7 +369,8 @@ void source_close(struct source **sp)
     CHECK_OBJ(s, SOURCE_MAGIC);
     libraries_fini(&s->libraries);
     tls_probes_fini(&s->probes);
-    ring_buffer__free(s->data);
+    rings_close(&s->data);
+    verdicts_fini(&s->verdicts);
     ring_buffer__free(s->control);
     counts_fini(&s->counts);
     bpf_unload(&s->loaded);
@@ -399,7 +386,7 @@ const char *source_tier(const struct source *s)
 
 int source_fd(const struct source *s)
 {
-    return ring_buffer__epoll_fd(s->data);
+    return s->data.epoll;
 }
 
 /* ---- running ---- */
@@ -411,43 +398,63 @@ void source_drain_control(struct source *s, struct capture *c, struct recording 
     ring_buffer__consume(s->control);
 }
 
-size_t source_drain(struct source *s, struct capture *c, struct recording *rec)
+size_t source_drain(struct source *s, struct capture *c, struct recording *rec, bool *more)
 {
     s->drained = 0;
     source_drain_control(s, c, rec);
-    ring_buffer__consume(s->data);
+    *more = rings_consume(&s->data);
     if (s->has_tls)
         libraries_look(&s->libraries, clock_mono_ns());
     return s->drained;
 }
 
-static const uint32_t modes[] = {
-    [CAPTURE_UNDECIDED] = WIRE_UNDECIDED,
-    [CAPTURE_BYTES] = WIRE_BYTES,
-    [CAPTURE_LENGTHS] = WIRE_LENGTHS,
-    [CAPTURE_NOTHING] = WIRE_NOTHING,
+void source_holders(struct source *s, void (*fn)(void *arg, uint32_t tgid, uint16_t port),
+                    void *arg)
+{
+    iter_files(s->skel, fn, arg);
+}
+
+struct sweep {
+    struct connections *cs;
 };
+
+static void on_alive(void *arg, uint64_t cookie)
+{
+    connections_sweep_alive(((struct sweep *)arg)->cs, cookie);
+}
+
+void source_sweep(struct source *s, struct capture *c, struct recording *rec, uint64_t now_ns)
+{
+    struct sweep sweep = {&c->connections};
+    bool more;
+
+    if (now_ns < s->swept_ns + s->sweep_interval_ns)
+        return;
+    s->swept_ns = now_ns;
+    connections_sweep_begin(sweep.cs);
+    if (iter_alive(s->skel, s->loaded.tier, on_alive, &sweep))
+        return;
+    source_drain(s, c, rec, &more); /* what was told of those that ended meanwhile */
+    if (!more)
+        connections_sweep_end(sweep.cs, now_ns);
+}
 
 void source_verdicts(struct source *s, const struct capture_verdict *v, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        struct wire_verdict w = {.mode = modes[v[i].mode],
-                                 .head = {v[i].head[DIR_SEND], v[i].head[DIR_RECEIVE]},
-                                 .tail = {v[i].tail[DIR_SEND], v[i].tail[DIR_RECEIVE]}};
-        bpf_map__update_elem(s->skel->maps.verdicts, &v[i].cookie, sizeof(v[i].cookie), &w,
-                             sizeof(w), BPF_ANY);
-    }
+    verdicts_write(&s->verdicts, v, n);
 }
 
 void source_select(struct source *s, const struct process *p)
 {
-    uint8_t value = p->selected && !p->ours;
-    if (value)
+    bool for_good = p->inherits || selection_has_pid(s->selection, p->tgid);
+    uint8_t value = for_good ? WIRE_SELECTED_FOR_GOOD : WIRE_SELECTED;
+    bool yes = p->selected && !p->ours;
+    if (yes)
         bpf_map__update_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), &value,
                              sizeof(value), BPF_ANY);
     else
         bpf_map__delete_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), 0);
-    if (value && s->has_tls)
+    if (yes && s->has_tls)
         libraries_watch(&s->libraries, p->tgid, clock_mono_ns());
     else if (s->has_tls)
         libraries_gone(&s->libraries, p->tgid);

@@ -53,7 +53,8 @@ static const struct {
     {"tp_btf/sched_wakeup_new", "the same of new tasks"},
     {"tp_btf/task_newtask", "run-queue latency: storage of new tasks"},
     {"iter/task", "run-queue latency: tasks that are there at start"},
-    {"iter/task_file", "connections that are open at start (tier kprobe)"},
+    {"iter/task_file", "listeners and connections that are open at start"},
+    {"iter/bpf_sk_storage_map", "ends of connections whose records were lost"},
     {"uprobe", "plaintext of OpenSSL: calls"},
     {"uretprobe", "plaintext of OpenSSL: their ends"},
     {"tp_btf/vm_unmapped_area", "TLS libraries that are loaded later, at once"},
@@ -89,7 +90,6 @@ int doctor_try(const char *name, const char **doing)
     if (r)
         return r;
     tier_prepare(skel, tier_of(name));
-    bpf_map__set_max_entries(skel->maps.data_ring, 1 << 16);
     bpf_map__set_max_entries(skel->maps.control_ring, 1 << 16);
     bpf_object__for_each_program(p, skel->obj)
         bpf_program__set_autoload(p, strcmp(bpf_program__name(p), name) == 0);
@@ -106,7 +106,7 @@ int doctor_try(const char *name, const char **doing)
             link = bpf_program__attach_uprobe(p, is_return, getpid(), "/proc/self/exe", off);
             r = link ? 0 : -errno;
         } else {
-            r = tier_attach_program(p, &links);
+            r = tier_attach_program(skel, p, &links);
         }
     }
     bpf_link__destroy(link);
@@ -136,7 +136,6 @@ static int look_at_tls(struct tls_probes *probes)
                : "TLS probes are in every process with the library, and 16 at most");
     tier_prepare(skel, TIER_FIRST);
     tls_prepare(skel);
-    bpf_map__set_max_entries(skel->maps.data_ring, 1 << 16);
     bpf_map__set_max_entries(skel->maps.control_ring, 1 << 16);
     bpf_object__for_each_program(p, skel->obj) bpf_program__set_autoload(
         p, p == skel->progs.tr_ssl_enter || p == skel->progs.tr_ssl_leave);

@@ -5,10 +5,12 @@
  */
 #include "agent/ebpf/bpf_load.h"
 
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/ebpf/bpf_sched.h"
 #include "agent/ebpf/bpf_tls.h"
@@ -39,6 +41,29 @@ static uint32_t ring_size(uint64_t bytes)
     return n;
 }
 
+/* One for each 8 CPUs: on one ring more of them would wait for each other. */
+static unsigned ring_count(unsigned asked)
+{
+    int cpus = libbpf_num_possible_cpus();
+    unsigned n = asked ? asked : (unsigned)(MAX(cpus, 1) + 7) / 8;
+
+    return MIN(n, (unsigned)WIRE_RINGS);
+}
+
+static int make_rings(struct loaded *l, const struct source_config *c)
+{
+    int outer = bpf_map__fd(l->skel->maps.data_rings), r = 0;
+
+    for (uint32_t i = 0; i < l->n_rings && r == 0; i++) {
+        int fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "tailrace_data", 0, 0,
+                                ring_size(c->ring_bytes), NULL);
+
+        l->ring_fds[i] = fd;
+        r = fd < 0 || bpf_map_update_elem(outer, &i, &fd, BPF_ANY) ? -errno : 0;
+    }
+    return r;
+}
+
 static int fill_ports(struct loaded *l, const struct selection *sel)
 {
     uint8_t yes = 1;
@@ -59,7 +84,9 @@ static void configure(struct loaded *l, const struct source_config *c)
     if (c->tls)
         tls_prepare(l->skel);
     l->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;
-    bpf_map__set_max_entries(l->skel->maps.data_ring, ring_size(c->ring_bytes));
+    l->n_rings = ring_count(c->rings);
+    l->skel->rodata->n_rings = l->n_rings;
+    l->skel->rodata->ring_bytes = ring_size(c->ring_bytes);
     bpf_map__set_max_entries(l->skel->maps.control_ring, ring_size(c->control_ring_bytes));
 }
 
@@ -67,6 +94,10 @@ void bpf_unload(struct loaded *l)
 {
     tier_detach(&l->sched);
     tier_detach(&l->links);
+    for (unsigned i = 0; i < l->n_rings; i++)
+        if (l->ring_fds[i] > 0)
+            close(l->ring_fds[i]);
+    memset(l->ring_fds, 0, sizeof(l->ring_fds));
     tailrace__destroy(l->skel);
     l->skel = NULL;
 }
@@ -93,6 +124,10 @@ static int try_tier(struct loaded *l, const struct source_config *c, const char 
     r = tailrace__load(l->skel);
     if (r == 0) {
         fill_ports(l, c->selection);
+        *doing = "data rings";
+        r = make_rings(l, c);
+    }
+    if (r == 0) {
         *doing = "attach";
         r = tier_attach(l->skel, l->tier, &l->links);
         if (r == 0 && has_sched)

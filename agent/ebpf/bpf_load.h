@@ -4,8 +4,11 @@
 #define AGENT_BPF_LOAD_H
 
 #include "agent/ebpf/bpf_tiers.h"
+#include "bpf/wire.h"
 
 struct loaded {
+    unsigned n_rings;
+    int ring_fds[WIRE_RINGS]; /* while loaded */
     struct tailrace *skel;
     enum capture_tier tier;
     struct tier_links links, sched; /* sched.n 0: no run-queue latency */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/ebpf/bpf_iter.h"
 #include "common/base/mem.h"
 
 #pragma GCC diagnostic push
@@ -35,23 +36,6 @@ void sched_prepare(struct tailrace *skel, bool is_wanted)
     bpf_map__set_autocreate(skel->maps.runqueue_by_cgroup, is_wanted);
 }
 
-int iterate(struct bpf_program *p)
-{
-    struct bpf_link *link = bpf_program__attach_iter(p, NULL);
-    int fd = link ? bpf_iter_create(bpf_link__fd(link)) : -1, r = fd < 0 ? -errno : 0;
-    char none[64];
-    ssize_t n = 0;
-
-    while (fd >= 0 && ((n = read(fd, none, sizeof(none))) > 0 || (n < 0 && errno == EAGAIN)))
-        ;
-    if (n < 0)
-        r = -errno;
-    if (fd >= 0)
-        close(fd);
-    bpf_link__destroy(link);
-    return r;
-}
-
 int sched_attach(struct tailrace *skel, struct tier_links *l)
 {
     struct bpf_program *const first[] = {skel->progs.tr_sched_new, skel->progs.tr_sched_exit};
@@ -60,10 +44,10 @@ int sched_attach(struct tailrace *skel, struct tier_links *l)
     int r = 0;
 
     for (unsigned i = 0; i < ARRAY_LEN(first) && r == 0; i++)
-        r = tier_attach_program(first[i], l);
+        r = tier_attach_program(skel, first[i], l);
     if (r == 0)
-        r = iterate(skel->progs.tr_sched_seed);
+        r = iter_run(skel, skel->progs.tr_sched_seed);
     for (unsigned i = 0; i < ARRAY_LEN(rest) && r == 0; i++)
-        r = tier_attach_program(rest[i], l);
+        r = tier_attach_program(skel, rest[i], l);
     return r;
 }

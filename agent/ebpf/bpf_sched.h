@@ -10,7 +10,5 @@ bool sched_is_one(const char *program);
 void sched_prepare(struct tailrace *skel, bool is_wanted);
 /* After loading: attaches them in the order in which nothing is missed. 0 or -errno. */
 int sched_attach(struct tailrace *skel, struct tier_links *l);
-/* Runs an iterator's program to its end. 0 or -errno. */
-int iterate(struct bpf_program *p);
 
 #endif

@@ -7,6 +7,8 @@
  */
 #include "agent/ebpf/bpf_tiers.h"
 
+#include "agent/ebpf/bpf_iter.h"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -61,7 +63,8 @@ static const struct tier_program {
     {"tr_kprobe_send6", BIT(TIER_KPROBE), "inet6_sendmsg", false},
     {"tr_kprobe_recv6", BIT(TIER_KPROBE), "inet6_recvmsg", false},
     {"tr_kprobe_page", BIT(TIER_KPROBE), "inet_sendpage", false},
-    {"tr_mint", BIT(TIER_KPROBE), NULL, true},
+    {"tr_files", TIERS, NULL, true},
+    {"tr_alive", BIT(TIER_SOCK_LENGTH) | BIT(TIER_FEXIT), NULL, true}, /* kprobe has a table */
 };
 
 const char *tier_name(enum capture_tier t)
@@ -134,6 +137,11 @@ enum capture_tier tier_of(const char *program)
     return t;
 }
 
+static bool is_iterator(const struct bpf_program *p)
+{
+    return strncmp(bpf_program__section_name(p), "iter", 4) == 0;
+}
+
 void tier_prepare(struct tailrace *skel, enum capture_tier t)
 {
     struct bpf_program *p;
@@ -149,7 +157,7 @@ void tier_prepare(struct tailrace *skel, enum capture_tier t)
 
         if (own && tier_excludes(t, own->name))
             bpf_program__set_autoload(p, false);
-        else if (own && own->tiers == BIT(TIER_KPROBE))
+        else if ((own && own->tiers == BIT(TIER_KPROBE)) || is_iterator(p))
             bpf_program__set_autoattach(p, false);
     }
 }
@@ -271,7 +279,7 @@ static struct bpf_link *attach_return(struct bpf_program *p, struct tier_event *
     return link;
 }
 
-int tier_attach_program(struct bpf_program *p, struct tier_links *l)
+int tier_attach_program(struct tailrace *skel, struct bpf_program *p, struct tier_links *l)
 {
     static const char entry[] = "kprobe/", leave[] = "kretprobe/";
     const char *section = bpf_program__section_name(p);
@@ -282,6 +290,8 @@ int tier_attach_program(struct bpf_program *p, struct tier_links *l)
         link = attach_return(p, &l->events[l->n], section + sizeof(leave) - 1);
     else if (strncmp(section, entry, sizeof(entry) - 1) == 0)
         link = bpf_program__attach_kprobe(p, false, section + sizeof(entry) - 1);
+    else if (is_iterator(p))
+        link = iter_attach(skel, p);
     else
         link = bpf_program__attach(p);
     if (!link)
@@ -292,28 +302,18 @@ int tier_attach_program(struct bpf_program *p, struct tier_links *l)
 
 /* ---- the whole ---- */
 
-static void mint_cookies(struct bpf_program *p)
-{
-    int r = bpf_program__fd(p) >= 0 ? iterate(p) : -ENOTSUP;
-
-    if (r)
-        log_warn(BPF_LOG, "connections that are open already are not observed: %s", strerror(-r));
-}
-
 int tier_attach(struct tailrace *skel, enum capture_tier t, struct tier_links *l)
 {
     int r = tailrace__attach(skel);
 
     if (r || t != TIER_KPROBE)
         return r;
-    mint_cookies(skel->progs.tr_mint); /* after inet_sock_set_state, which mints the later ones */
     /* The table has returns first: an entry without its return would wait in the kernel's table. */
     for (size_t i = 0; i < ARRAY_LEN(programs) && r == 0; i++) {
         struct bpf_program *p = bpf_object__find_program_by_name(skel->obj, programs[i].name);
 
-        if (p != skel->progs.tr_mint && bpf_program__fd(p) >= 0 &&
-            programs[i].tiers == BIT(TIER_KPROBE))
-            r = tier_attach_program(p, l);
+        if (bpf_program__fd(p) >= 0 && programs[i].tiers == BIT(TIER_KPROBE))
+            r = tier_attach_program(skel, p, l);
     }
     return r;
 }

@@ -38,7 +38,7 @@ enum capture_tier tier_of(const char *program);
 /* Before loading: leaves out the programs of other tiers, and those whose function is not there. */
 void tier_prepare(struct tailrace *skel, enum capture_tier t);
 /* Attaches one of the tier's own programs, and keeps the link. 0 or -errno. */
-int tier_attach_program(struct bpf_program *p, struct tier_links *l);
+int tier_attach_program(struct tailrace *skel, struct bpf_program *p, struct tier_links *l);
 /*
  * After loading: attaches all. Cookies of sockets that are there already are minted when the
  * programs cannot do that. 0 or -errno; what is attached so far is then detached by tier_detach.

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/base/clock.h"
 
@@ -13,7 +14,9 @@ enum {
     REQUEST_HEAD = 16 << 10,
     RESPONSE_HEAD = 4 << 10,
     RESPONSE_TAIL = 16,
+    ROLE_CALLS_MAX = 32, /* calls of unknown role without a request before it stays unknown */
 };
+#define WAIT_NS (40 * NS_PER_MS)      /* between two epochs of waiting, however often is drained */
 #define UNUSED_TLS_NS (60 * NS_PER_S) /* plaintext without a socket has no close */
 
 const char *const hole_names[HOLE_COUNT] = {
@@ -148,7 +151,7 @@ static void verdict(struct connections *cs, struct conn *c, enum capture_mode mo
     v->head[dir_of(c, FLOW_REQUEST)] = REQUEST_HEAD;
     v->head[dir_of(c, FLOW_RESPONSE)] = all ? REQUEST_HEAD : RESPONSE_HEAD;
     v->tail[dir_of(c, FLOW_RESPONSE)] = RESPONSE_TAIL;
-    if (!c->opened || c->layers[LAYER_TLS].used)
+    if (!c->opened || c->open.family == AF_UNIX || c->layers[LAYER_TLS].used)
         return;
     v->role = c->role;
     v->family = c->open.family;
@@ -191,12 +194,15 @@ static bool is_tls_record(const struct data_record *r)
 }
 
 /* Chooses a parser by the first request bytes. False: nothing here is for us. */
-static bool choose_parser(struct conn *c, enum layer layer, const struct data_record *r)
+static bool choose_parser(const struct lane *l, const struct data_record *r)
 {
+    struct conn *c = l->c;
+    enum layer layer = l->layer;
     struct channel *ch = &c->layers[layer];
 
     for (unsigned i = 0; parsers[i]; i++) {
-        bool mine = parsers[i]->detect(str_make(r->bytes, r->head)) != PARSE_NOT_MINE;
+        enum parse_result what = parsers[i]->detect(str_make(r->bytes, r->head));
+        bool mine = what != PARSE_NOT_MINE;
         /* TLS libraries are often found after their first call: the plaintext is joined, then. */
         bool joined = c->joined || (c->cookie && !c->opened) || (layer == LAYER_TLS && !mine);
 
@@ -208,6 +214,8 @@ static bool choose_parser(struct conn *c, enum layer layer, const struct data_re
         ch->parser = parsers[i];
         ch->parser->init(ch->parser_state, joined);
         ch->state = CHANNEL_PARSING;
+        if (what == PARSE_DONE && !joined)
+            verdict(l->cs, c, CAPTURE_BYTES, false); /* before the response, if we were woken */
         return true;
     }
     return false;
@@ -390,12 +398,29 @@ static void held_free(struct connections *cs, struct held *h)
 
 /* ---- one record in its stream ---- */
 
-/* Plaintext of a socket that could not be told: who sends a request is the client. */
+/* No state and no listener told the role: who sends a request is the client. */
 static void guess_role(struct conn *c, const struct data_record *r)
 {
     for (unsigned i = 0; parsers[i]; i++)
         if (parsers[i]->detect(str_make(r->bytes, r->head)) == PARSE_DONE)
             c->role = r->dir == DIR_SEND ? ROLE_CLIENT : ROLE_SERVER;
+}
+
+/*
+ * Bytes of a connection whose role is not known yet. One that was met in mid-life may be anywhere:
+ * what comes before its next request is nobody's. One that has just begun waits for its beginning.
+ */
+static bool unknown_is_done_with(const struct lane *l, bool force)
+{
+    struct conn *c = l->c;
+
+    if (!c->cookie || c->mode == CAPTURE_NOTHING)
+        return true;
+    if (!c->joined && c->opened && !force)
+        return false;
+    if (c->opened && (!c->joined || ++c->role_calls >= ROLE_CALLS_MAX))
+        skip_channel(l->cs, c, l->layer);
+    return true;
 }
 
 /* Sets up the channel at first sight; false when its bytes wait for something. */
@@ -408,23 +433,20 @@ static bool channel_ready(const struct lane *l, const struct data_record *r, boo
         return false; /* the open record is under way */
     if (ch->state != CHANNEL_NEW)
         return true;
-    if (!c->cookie && c->role == ROLE_UNKNOWN)
-        guess_role(c, r);
-    if (c->role == ROLE_UNKNOWN) {
-        if (c->cookie && c->mode != CAPTURE_NOTHING)
-            skip_channel(l->cs, c, l->layer);
-        return true;
-    }
     if (l->layer == LAYER_SOCKET && is_tls_record(r) && !c->joined) {
         ch->state = CHANNEL_SKIPPING; /* its plaintext is the other layer */
         return true;
     }
+    if (c->role == ROLE_UNKNOWN && c->mode != CAPTURE_NOTHING)
+        guess_role(c, r);
+    if (c->role == ROLE_UNKNOWN)
+        return unknown_is_done_with(l, force);
     if (flow_of(c, r->dir) == FLOW_RESPONSE && !c->joined && l->layer == LAYER_SOCKET) {
         if (force)
             skip_channel(l->cs, c, l->layer); /* the server speaks first: no protocol of ours */
         return force;
     }
-    if (!choose_parser(c, l->layer, r))
+    if (!choose_parser(l, r))
         skip_channel(l->cs, c, l->layer);
     return true;
 }
@@ -592,7 +614,8 @@ void connections_open(struct connections *cs, const struct open_record *r)
     c->opened = true;
     c->open = *r;
     c->joined = r->joined;
-    c->role = r->role;
+    if (r->role != ROLE_UNKNOWN)
+        c->role = r->role;
     c->last_ns = r->time_ns;
     if (!c->tgid)
         c->tgid = r->tgid;
@@ -709,6 +732,10 @@ static void tick(struct connections *cs, uint64_t now_ns)
 
 void connections_drained(struct connections *cs, uint64_t now_ns)
 {
+    /* The kernel may have woken us in between: whom we wait for needs the time of a drain. */
+    if (now_ns < cs->epoch_ns + WAIT_NS)
+        return;
+    cs->epoch_ns = now_ns;
     LIST_EACH_SAFE (it, tmp, &cs->waiting) {
         struct conn *c = LIST_ENTRY(it, struct conn, waiting);
 

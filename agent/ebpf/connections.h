@@ -53,6 +53,7 @@ struct conn {
     struct open_record open; /* when opened */
     uint64_t last_ns, exchanges;
     unsigned broken;        /* in a row */
+    unsigned role_calls;    /* looked at for a role */
     enum capture_mode mode; /* last verdict */
     bool wants_all;
     struct channel layers[LAYER_COUNT];
@@ -74,8 +75,8 @@ struct connections {
     struct list all, waiting;
     struct connections_ops ops;
     struct capture_ledger ledger;
-    uint64_t drain; /* number of the present one */
-    uint64_t ticked_ns;
+    uint64_t drain; /* number of the present one; those that follow quickly count as one */
+    uint64_t ticked_ns, epoch_ns;
     size_t n, held_bytes;
     struct capture_verdict *verdicts;
     size_t n_verdicts, cap_verdicts;

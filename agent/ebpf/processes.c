@@ -191,8 +191,9 @@ static void judge(const struct processes *ps, struct process *p)
 
     p->rule = rule_of(s->discovery, p);
     p->ours = selection_is_ours(s, p->tgid, p->path);
-    p->selected = !p->ours && (s->all || p->inherits || selection_has_pid(s, p->tgid) ||
-                               (p->path[0] && selection_has_exe(s, p->path)));
+    p->image_selected = !p->ours && p->path[0] && selection_has_exe(s, p->path);
+    p->selected =
+        !p->ours && (s->all || p->inherits || selection_has_pid(s, p->tgid) || p->image_selected);
 }
 
 /* service.name: the operator's, the process's own environment, else its executable. */
@@ -304,11 +305,12 @@ struct process *processes_exec(struct processes *ps, const struct exec_record *r
     if (!image_known)
         name_service(ps, p, (struct str){NULL, 0});
     renew(ps, p);
-    if (!p->selected && !p->ours && r->path.n) {
+    if (!p->image_selected && !p->ours && r->path.n) {
         char *asked =
             xstrndup(r->path.p, r->path.n); /* a link's name may be the one that was meant */
 
-        p->selected = selection_has_exe(ps->selection, asked);
+        p->image_selected = selection_has_exe(ps->selection, asked);
+        p->selected |= p->image_selected;
         p->rule = MIN(p->rule, discovery_by_executable(ps->selection->discovery, asked));
         free(asked);
     }

@@ -28,6 +28,7 @@ struct process {
     char *container_id; /* "" none */
     char *attributes;   /* OTEL_RESOURCE_ATTRIBUTES of its environment, "" none */
     bool selected, ours, checked;
+    bool image_selected; /* by its executable */
     bool inherits; /* selected for a listener, or by what its parent is: so are its children */
     /* Discovery rules by number: the first that matches, and the first that it hands on with
      * `inherits`; DISCOVERY_NONE. */

@@ -11,7 +11,6 @@
 
 #include "agent/ebpf/capture_metrics.h"
 #include "agent/ebpf/receiver_options.h"
-#include "agent/ebpf/listeners.h"
 #include "agent/ebpf/source.h"
 #include "common/base/clock.h"
 #include "common/pipeline/node.h"
@@ -71,12 +70,14 @@ static void drain(struct receiver *r)
     struct capture *c = &r->capture;
     struct connections *cs = &c->connections;
     uint64_t now = clock_mono_ns();
+    bool more;
 
     if (!r->is_capturing)
         return;
     capture_begin(c);
     recording_begin(&r->recording, now, c->wall_offset_ns);
-    source_drain(r->source, c, &r->recording);
+    source_drain(r->source, c, &r->recording, &more);
+    source_sweep(r->source, c, &r->recording, now);
     capture_end(c, now);
     recording_end(&r->recording, now);
     if (cs->n_verdicts)
@@ -181,6 +182,8 @@ static int ebpf_start(struct instance *in, struct err *e)
     struct source_config sc = {.tier = (enum capture_tier)c->tier,
                                .ring_bytes = c->ring_size,
                                .control_ring_bytes = c->control_ring_size,
+                               .rings = (unsigned)c->rings,
+                               .sweep_interval_ns = c->sweep_interval_ns,
                                .tls = c->tls,
                                .tls_probes = c->tls_probes,
                                .tls_returns = c->tls_returns,
@@ -199,7 +202,7 @@ static int ebpf_start(struct instance *in, struct err *e)
     if (res)
         return res;
     r->is_capturing = true;
-    listeners_scan(r->capture.processes.proc, &r->capture.options.selection, on_listener, r);
+    source_holders(r->source, on_listener, r);
     processes_scan(&r->capture.processes, on_judged, r);
     log_info(&in->log, "capturing by tier %s", source_tier(r->source));
     r->timer = loop_timer_new(loops_get(0), on_timer, r);

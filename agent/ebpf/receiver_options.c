@@ -88,6 +88,14 @@ const struct option ebpf_options[] = {
      .min = 65536,
      .max = 1 << 28,
      .help = "Bytes of a data ring, a power of two."},
+    {.key = "rings",
+     .type = OPT_UINT,
+     .offset = AT(rings),
+     .def = "0",
+     .max = 8,
+     .help =
+         "Data rings, each of ring_size; a connection always uses the same one. 0: one for each "
+         "8 CPUs."},
     {.key = "control_ring_size",
      .type = OPT_UINT,
      .offset = AT(control_ring_size),
@@ -102,6 +110,13 @@ const struct option ebpf_options[] = {
      .min = 1e6,
      .max = 1e9,
      .help = "Time between two looks into the rings."},
+    {.key = "sweep_interval",
+     .type = OPT_DURATION,
+     .offset = AT(sweep_interval_ns),
+     .def = "30s",
+     .min = 1e8,
+     .max = 3.6e12,
+     .help = "Time between two looks for connections whose end was not told."},
     {.key = "metrics_interval",
      .type = OPT_DURATION,
      .offset = AT(metrics_interval_ns),
@@ -243,11 +258,12 @@ char *ebpf_identity(const struct ebpf_config *c, const struct selection_storage 
     add_list(&b, "pids", &c->pids);
     add_list(&b, "exclude", &c->exclude_endpoints);
     add_list(&b, "redact", &c->redact_query_keys);
-    buf_addf(&b, "%d%d%d%d %d %llu %llu %llu %llu %llu\n%s\n%s\n%s\n%s", c->all, c->tls,
+    buf_addf(&b, "%d%d%d%d %d %llu %llu %llu %llu %llu %llu %llu\n%s\n%s\n%s\n%s", c->all, c->tls,
              c->scheduler, c->client_spans_with_traceparent, c->tier,
              (unsigned long long)c->ring_size, (unsigned long long)c->control_ring_size,
              (unsigned long long)c->drain_interval_ns, (unsigned long long)c->metrics_interval_ns,
-             (unsigned long long)c->max_series, c->service_name, c->record_file, attributes,
+             (unsigned long long)c->max_series, (unsigned long long)c->rings,
+             (unsigned long long)c->sweep_interval_ns, c->service_name, c->record_file, attributes,
              s->discovery_text ? s->discovery_text : "");
     for (size_t i = 0; i < b.n; i++)
         if (!b.p[i])

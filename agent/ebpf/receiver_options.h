@@ -13,6 +13,7 @@ struct ebpf_config {
     bool all, tls, scheduler, client_spans_with_traceparent;
     int tier, tls_probes, tls_returns;
     uint64_t ring_size, control_ring_size, drain_interval_ns, metrics_interval_ns, max_series;
+    uint64_t rings, sweep_interval_ns;
     const char *service_name, *record_file, *discovery_file;
 };
 

@@ -13,6 +13,12 @@
 #include "common/base/str.h"
 
 enum role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
+/* What a connection's role was learnt from. */
+enum learnt {
+    LEARNT_NOT,      /* unknown, until somebody is seen to send a request */
+    LEARNT_STATE,    /* it was seen to connect */
+    LEARNT_LISTENER, /* there is a listener on its local port */
+};
 enum direction { DIR_SEND, DIR_RECEIVE, DIR_COUNT };
 enum layer { LAYER_SOCKET, LAYER_TLS, LAYER_COUNT };
 
@@ -24,7 +30,7 @@ enum hole {
     HOLE_FAULT,     /* the buffer could not be read */
     HOLE_TRUNCATED, /* MSG_TRUNC */
     HOLE_UNSEEN,    /* the socket's own counters moved without an event */
-    HOLE_LIMIT,     /* undecided for too long */
+    HOLE_LIMIT,     /* undecided for too long, or the ring was nearly full */
     HOLE_NO_OPEN,   /* data of a connection that was never announced */
     HOLE_NO_MEMORY, /* here */
     HOLE_COUNT,
@@ -40,6 +46,7 @@ struct endpoint {
 struct open_record {
     uint64_t cookie, time_ns, cgroup;
     uint8_t family; /* AF_INET, AF_INET6, AF_UNIX */
+    uint8_t learnt; /* enum learnt: what the role was */
     enum role role;
     struct endpoint local, peer;
     uint32_t netns, tgid;

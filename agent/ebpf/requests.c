@@ -81,6 +81,7 @@ static void read_peer(struct request *r, const struct conn *c)
         r->unbound = true;
         return;
     }
+    r->is_unix = c->open.family == AF_UNIX;
     r->peer_address = endpoint_text(c->open.family, &c->open.peer, r->peer_text);
     if (r->peer_address.n)
         r->peer_port = c->open.peer.port;

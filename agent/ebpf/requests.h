@@ -20,7 +20,7 @@ struct request_options {
 
 struct request {
     enum role role;
-    bool tls, incomplete, unbound;
+    bool tls, incomplete, unbound, is_unix;
     struct str method;          /* a known one, or "_OTHER" */
     struct str method_original; /* empty unless it is not known */
     struct str path, scheme;

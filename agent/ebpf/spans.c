@@ -78,6 +78,8 @@ static void put_attributes(struct buf *b, const struct request *r)
     put(b, "network.peer.address", r->peer_address);
     if (r->peer_port)
         put_int(b, "network.peer.port", r->peer_port);
+    if (r->is_unix)
+        put(b, "network.transport", STR("unix"));
     put(b, "network.protocol.name", STR("http"));
     put(b, "network.protocol.version", str_of(r->version));
     put(b, "user_agent.original", r->user_agent);

@@ -517,6 +517,14 @@ static void count_body(struct http1 *h, enum flow flow, const struct segment *s,
         message_end(h, flow);
 }
 
+/* "GET /" and what follows is not read yet: programs may read a few bytes at a time. */
+static bool begins_like_request(struct str text)
+{
+    const char *space = memchr(text.p, ' ', MIN(text.n, (size_t)HTTP1_METHOD_MAX));
+
+    return http1_is_request(text) == 0 && space && space + 1 < text.p + text.n && space[1] == '/';
+}
+
 /* A call begins with a head while we are lost, or nearly. */
 static bool call_begins_head(struct http1 *h, enum flow flow, const struct segment *s, uint64_t at)
 {
@@ -527,7 +535,7 @@ static bool call_begins_head(struct http1 *h, enum flow flow, const struct segme
         return false;
     text = str_make(s->p, s->len);
     if (flow == FLOW_REQUEST)
-        return http1_is_request(text) == 1;
+        return http1_is_request(text) == 1 || begins_like_request(text);
     return http1_is_response(text) == 1 && has_asker(h, s, at, &older);
 }
 

@@ -127,6 +127,12 @@ class Agent:
     def ledger(self):
         return stream_ledger(self.metrics_port)
 
+    def count(self, event, kind="events"):
+        """A counter of what the receiver met, or what it holds now."""
+        name, label = ("otelcol_ebpf_tracked", "kind") if kind == "now" else ("otelcol_ebpf_events", "event")
+        return sum(int(v) for (n, labels), v in metrics.scrape(self.metrics_port).items()
+                   if n.startswith(name) and dict(labels).get(label) == event)
+
     def kernel(self):
         """{counter: value} of the kernel side."""
         return {dict(labels)["counter"]: int(v) for (name, labels), v in metrics.scrape(self.metrics_port).items()

@@ -95,7 +95,7 @@ static void print_spans(void *arg)
         if (attr_find(body, SPAN_ATTRIBUTES, STR("tailrace.incomplete"), &v))
             buf_addf(&r->spans, " incomplete");
         buf_addf(&r->spans, "\n");
-        assert_int_equal(b->keys[i].kind, r->role == ROLE_SERVER ? 2 : 3);
+        assert_int_equal(b->keys[i].kind, r->role == ROLE_CLIENT ? 3 : 2);
         assert_true(b->keys[i].start_ns <= b->keys[i].end_ns);
     }
     batch_unref(&b);
@@ -402,12 +402,33 @@ static void losses(void **ctx)
     }
 }
 
-static void unknown_role_makes_no_span(void **ctx)
+/* Neither a state nor a listener told the role: who receives a request is the server. */
+static void unknown_role_until_a_request_is_seen(void **ctx)
+{
+    for (int joined = 0; joined < 2; joined++) {
+        struct rig r;
+
+        rig_init_at(&r, ROLE_UNKNOWN, joined, false);
+        if (joined) {
+            say(&r, FLOW_RESPONSE, OK5); /* of a request before us */
+            say(&r, FLOW_REQUEST, "the end of some body");
+        }
+        say(&r, FLOW_REQUEST, GET("/a"));
+        say(&r, FLOW_RESPONSE, OK5);
+        finish(&r, "GET /a 200 out=5\n");
+    }
+}
+
+static void unknown_role_without_a_request_makes_no_span(void **ctx)
 {
     struct rig r;
 
     rig_init_at(&r, ROLE_UNKNOWN, false, false);
-    say(&r, FLOW_REQUEST, GET("/a"));
+    say(&r, FLOW_RESPONSE, OK5);
+    drain(&r);
+    r.now += 50 * NS_PER_MS;
+    drain(&r);
+    say(&r, FLOW_REQUEST, GET("/late"));
     say(&r, FLOW_RESPONSE, OK5);
     finish(&r, "");
 }
@@ -702,7 +723,8 @@ int main(void)
         cmocka_unit_test(data_before_open),
         cmocka_unit_test(joined),
         cmocka_unit_test(losses),
-        cmocka_unit_test(unknown_role_makes_no_span),
+        cmocka_unit_test(unknown_role_until_a_request_is_seen),
+        cmocka_unit_test(unknown_role_without_a_request_makes_no_span),
         cmocka_unit_test(other_protocols_are_skipped),
         cmocka_unit_test(verdict_for_http),
         cmocka_unit_test(tls_plaintext),
