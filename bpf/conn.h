@@ -106,6 +106,7 @@ static __always_inline void conn_drop(struct conn *c)
         bpf_map_delete_elem(&conns_by_cookie, &cookie);
         return;
     }
+    c->cookie = 0;
     __sync_fetch_and_sub(&conn_states_live, 1);
 }
 

@@ -59,8 +59,11 @@ static __always_inline void tell_end(struct conn *c)
     bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
 
+/* Once: an end may be told twice. */
 static __always_inline void conn_end(struct conn *c)
 {
+    if (!c->cookie)
+        return;
     bpf_map_delete_elem(&verdicts, &c->cookie);
     if (c->announced)
         tell_end(c);
@@ -149,15 +152,19 @@ int tr_files(struct bpf_iter__task_file *ctx)
     return 0;
 }
 
-/* Since 5.9. Which connections are still there: a record of an end may be lost. */
+/*
+ * Since 5.9. Which connections are still there: a record of an end may be lost, and there is none
+ * of a UNIX socket's. 0 for a state that user space has not heard of.
+ */
 SEC("iter/bpf_sk_storage_map")
 int tr_alive(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
     struct conn *c = ctx->value;
-    u64 cookie;
-    if (!c || !c->announced)
+    u64 cookie = 0;
+    if (!c)
         return 0;
-    cookie = c->cookie;
+    if (c->announced)
+        cookie = c->cookie;
     bpf_seq_write(ctx->meta->seq, &cookie, sizeof(cookie));
     return 0;
 }

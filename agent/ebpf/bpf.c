@@ -416,16 +416,21 @@ void source_holders(struct source *s, void (*fn)(void *arg, uint32_t tgid, uint1
 
 struct sweep {
     struct connections *cs;
+    uint64_t n;
 };
 
 static void on_alive(void *arg, uint64_t cookie)
 {
-    connections_sweep_alive(((struct sweep *)arg)->cs, cookie);
+    struct sweep *sweep = arg;
+
+    sweep->n++;
+    if (cookie)
+        connections_sweep_alive(sweep->cs, cookie);
 }
 
 void source_sweep(struct source *s, struct capture *c, struct recording *rec, uint64_t now_ns)
 {
-    struct sweep sweep = {&c->connections};
+    struct sweep sweep = {&c->connections, 0};
     bool more;
 
     if (now_ns < s->swept_ns + s->sweep_interval_ns)
@@ -434,6 +439,7 @@ void source_sweep(struct source *s, struct capture *c, struct recording *rec, ui
     connections_sweep_begin(sweep.cs);
     if (iter_alive(s->skel, s->loaded.tier, on_alive, &sweep))
         return;
+    s->skel->bss->conn_states_live = sweep.n;
     source_drain(s, c, rec, &more); /* what was told of those that ended meanwhile */
     if (!more)
         connections_sweep_end(sweep.cs, now_ns);
