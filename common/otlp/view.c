@@ -2,6 +2,7 @@
 #include "common/otlp/view.h"
 
 #include <inttypes.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,12 +80,94 @@ static void add_double(struct buf *out, double d)
     buf_add_cstr(out, text);
 }
 
+static void add_json(struct any v, struct buf *out, int depth);
+
+struct json_member {
+    struct str key, value;
+    uint32_t place;
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct json_member *x = a, *y = b;
+    int order = str_cmp(x->key, y->key);
+    return order ? order : (x->place > y->place) - (x->place < y->place);
+}
+
+static struct json_member read_member(struct str pair, uint32_t place)
+{
+    struct json_member m = {.place = place};
+    struct wire w = wire_of(pair);
+    struct field f;
+    while (wire_next(&w, &f) == 1) {
+        if (f.number == 1)
+            m.key = f.bytes;
+        else if (f.number == 2)
+            m.value = f.bytes;
+    }
+    return m;
+}
+
+/* Keys are sorted, as Go's JSON has them; of one key the last value stands. */
+static void add_json_map(struct str fields, struct buf *out, int depth)
+{
+    struct json_member *v = NULL;
+    uint32_t n = 0, cap = 0;
+    struct wire w = wire_of(fields);
+    struct field f;
+    while (wire_next(&w, &f) == 1) {
+        if (f.number != 1 || f.type != WIRE_LEN)
+            continue;
+        if (n == cap) {
+            struct json_member *more = try_realloc(v, (cap * 2 + 8) * sizeof(*v));
+            if (!more) {
+                out->error = -ENOMEM;
+                break;
+            }
+            v = more;
+            cap = cap * 2 + 8;
+        }
+        v[n] = read_member(f.bytes, n);
+        n++;
+    }
+    if (n > 1)
+        qsort(v, n, sizeof(*v), by_key);
+    buf_add_byte(out, '{');
+    bool first = true;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + 1 < n && str_eq(v[i].key, v[i + 1].key))
+            continue;
+        if (!first)
+            buf_add_byte(out, ',');
+        first = false;
+        text_add_json_string(out, v[i].key);
+        buf_add_byte(out, ':');
+        add_json(any_read(v[i].value), out, depth + 1);
+    }
+    buf_add_byte(out, '}');
+    free(v);
+}
+
+static void add_json_array(struct str fields, struct buf *out, int depth)
+{
+    struct wire w = wire_of(fields);
+    struct field f;
+    bool first = true;
+    buf_add_byte(out, '[');
+    while (wire_next(&w, &f) == 1) {
+        if (f.number != 1 || f.type != WIRE_LEN)
+            continue;
+        if (!first)
+            buf_add_byte(out, ',');
+        first = false;
+        add_json(any_read(f.bytes), out, depth + 1);
+    }
+    buf_add_byte(out, ']');
+}
+
 /* Arrays and maps as JSON. Recursion is bounded: deeper values read as null. */
 static void add_json(struct any v, struct buf *out, int depth)
 {
-    struct wire w;
-    struct field f, kv;
-    bool first = true;
     if (depth > MAX_TEXT_DEPTH) {
         buf_add_cstr(out, "null");
         return;
@@ -99,32 +182,10 @@ static void add_json(struct any v, struct buf *out, int depth)
         buf_add_byte(out, '"');
         return;
     case ANY_ARRAY:
+        add_json_array(v.s, out, depth);
+        return;
     case ANY_MAP:
-        buf_add_byte(out, v.type == ANY_ARRAY ? '[' : '{');
-        w = wire_of(v.s);
-        while (wire_next(&w, &f) == 1) {
-            if (f.number != 1 || f.type != WIRE_LEN)
-                continue;
-            if (!first)
-                buf_add_byte(out, ',');
-            first = false;
-            struct str value = f.bytes;
-            if (v.type == ANY_MAP) {
-                struct wire pair = wire_of(f.bytes);
-                struct str key = {NULL, 0};
-                value = key;
-                while (wire_next(&pair, &kv) == 1) {
-                    if (kv.number == 1)
-                        key = kv.bytes;
-                    else if (kv.number == 2)
-                        value = kv.bytes;
-                }
-                text_add_json_string(out, key);
-                buf_add_byte(out, ':');
-            }
-            add_json(any_read(value), out, depth + 1);
-        }
-        buf_add_byte(out, v.type == ANY_ARRAY ? ']' : '}');
+        add_json_map(v.s, out, depth);
         return;
     case ANY_EMPTY:
         buf_add_cstr(out, "null");

@@ -81,6 +81,8 @@ struct component {
      * on, whatever happens. Not for receivers and extensions.
      */
     void (*consume)(struct instance *in, struct batch *b, struct ack *a);
+    /* Extensions: the pipelines begin to stop. stop comes when all of them have. May be NULL. */
+    void (*draining)(struct instance *in);
     void (*stop)(struct instance *in);
     /*
      * Deadline passed: drop what is left, counting it (ledger_dropped as "shutdown"), settle acks,

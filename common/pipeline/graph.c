@@ -346,14 +346,36 @@ static bool upstream_stopped(const struct node *n)
     return true;
 }
 
+/* Extensions outlive the pipelines: they tell that these drain. */
+static bool pipelines_stopped(const struct graph *g)
+{
+    for (unsigned i = 0; i < g->n; i++)
+        if (g->nodes[i]->in.component->kind != KIND_EXTENSION &&
+            !atomic_load(&g->nodes[i]->is_stopped))
+            return false;
+    return true;
+}
+
+static void tell_draining(struct node *n)
+{
+    if (n->is_draining || !n->is_started || n->is_adopted)
+        return;
+    n->is_draining = true;
+    if (n->in.component->draining)
+        n->in.component->draining(&n->in);
+}
+
 bool graph_stop(struct graph *g)
 {
-    bool all = true;
+    bool all = true, is_drained = pipelines_stopped(g);
     for (unsigned i = g->n; i-- > 0;) {
         struct node *n = g->nodes[i];
         if (atomic_load(&n->is_stopped))
             continue;
-        if (!upstream_stopped(n)) {
+        bool is_extension = n->in.component->kind == KIND_EXTENSION;
+        if (is_extension)
+            tell_draining(n);
+        if (!upstream_stopped(n) || (is_extension && !is_drained)) {
             all = false;
             continue;
         }

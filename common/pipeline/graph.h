@@ -48,6 +48,7 @@ struct node {
     bool is_created, is_adopted;
     _Atomic bool is_started; /* between start and stop: gates are told only then */
     _Atomic bool is_stopped;
+    bool is_draining;           /* extensions: told */
     struct memory_marks *marks; /* memory_limiter */
 };
 

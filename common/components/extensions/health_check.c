@@ -159,6 +159,12 @@ static void on_closed(void *arg)
     instance_stopped(self->in);
 }
 
+static void health_draining(struct instance *in)
+{
+    struct health *self = in->self;
+    self->is_up = false;
+}
+
 static void health_stop(struct instance *in)
 {
     struct health *self = in->self;
@@ -180,6 +186,7 @@ const struct component health_check_component = {
     .create = health_create,
     .adopt = health_adopt,
     .start = health_start,
+    .draining = health_draining,
     .stop = health_stop,
     .free = health_free,
 };
