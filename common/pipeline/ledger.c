@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "common/pipeline/telemetry.h"
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct ledger_account *accounts;
 static struct ledger_edge *edges;
@@ -26,6 +28,8 @@ struct ledger_account *ledger_account(const struct instance *in, enum signal s)
         a = xcalloc(1, sizeof(*a));
         a->node = name;
         a->signal = s;
+        a->kind = in->component->kind;
+        a->id = xstrdup(in->id);
         a->next = accounts;
         accounts = a;
         name = NULL;
@@ -125,6 +129,58 @@ uint64_t ledger_unexplained_total(void)
         sum += (uint64_t)llabs((int64_t)(e->given - e->taken));
     pthread_mutex_unlock(&lock);
     return sum;
+}
+
+static const struct metric_desc incoming_desc = {"processor_incoming_items",
+                                                 "Number of items passed to the processor.",
+                                                 "{items}",
+                                                 METRIC_KIND_COUNTER,
+                                                 LEVEL_BASIC,
+                                                 NULL,
+                                                 0};
+static const struct metric_desc outgoing_desc = {"processor_outgoing_items",
+                                                 "Number of items emitted from the processor.",
+                                                 "{items}",
+                                                 METRIC_KIND_COUNTER,
+                                                 LEVEL_BASIC,
+                                                 NULL,
+                                                 0};
+
+static bool same_processor(const struct ledger_account *a, const struct ledger_account *b)
+{
+    return a->kind == KIND_PROCESSOR && b->kind == KIND_PROCESSOR && a->signal == b->signal &&
+           strcmp(a->id, b->id) == 0;
+}
+
+/* One line for each processor and signal: the sum over its pipelines. */
+static void expose_items(struct buf *out, const struct metric_desc *d, bool incoming)
+{
+    struct buf name;
+    buf_init(&name);
+    telemetry_name(d, &name);
+    buf_addf(out, "# HELP %s %s\n# TYPE %s counter\n", buf_cstr(&name), d->help, buf_cstr(&name));
+    for (struct ledger_account *a = accounts; a; a = a->next) {
+        struct ledger_account *first = accounts;
+        uint64_t sum = 0;
+        while (first != a && !same_processor(first, a))
+            first = first->next;
+        if (a->kind != KIND_PROCESSOR || first != a)
+            continue;
+        for (struct ledger_account *b = a; b; b = b->next)
+            if (same_processor(a, b))
+                sum += incoming ? b->in : b->out;
+        buf_addf(out, "%s{processor=\"%s\",otel_signal=\"%s\"} %" PRIu64 "\n", buf_cstr(&name),
+                 a->id, signal_info[a->signal].name, sum);
+    }
+    buf_fini(&name);
+}
+
+void ledger_expose_processors(struct buf *out)
+{
+    pthread_mutex_lock(&lock);
+    expose_items(out, &incoming_desc, true);
+    expose_items(out, &outgoing_desc, false);
+    pthread_mutex_unlock(&lock);
 }
 
 static void expose_term(struct buf *out, const struct ledger_account *a, const char *term,

@@ -23,6 +23,8 @@ struct ledger_reason {
 struct ledger_account {
     char *node; /* "processor/batch@traces/errors" */
     enum signal signal;
+    enum component_kind kind;
+    char *id; /* "batch" */
     struct ledger_account *next;
     _Atomic uint64_t in, made, out, sent, uncertain;
     struct ledger_reason dropped[LEDGER_REASONS], refused[LEDGER_REASONS];
@@ -49,6 +51,8 @@ uint64_t ledger_sum(const struct ledger_reason *table);
 int64_t ledger_unexplained(struct ledger_account *a);
 /* Sum of |unexplained| of all accounts and edges. */
 uint64_t ledger_unexplained_total(void);
+/* Exposes otelcol_processor_incoming_items and _outgoing_items, by processor and signal. */
+void ledger_expose_processors(struct buf *out);
 /* Exposes tailrace_ledger_items, tailrace_ledger_edge_items and tailrace_ledger_unexplained. */
 void ledger_expose(struct buf *out);
 

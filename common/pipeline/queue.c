@@ -79,6 +79,15 @@ static const struct metric_desc capacity_desc = {"exporter_queue_capacity",
                                                  NULL,
                                                  0};
 
+static const struct metric_desc in_flight_desc = {
+    "exporter_in_flight_requests",
+    "Requests that were sent and not answered, or wait to be tried again.",
+    "{requests}",
+    METRIC_KIND_GAUGE,
+    LEVEL_BASIC,
+    NULL,
+    0};
+
 /* One description for each (name, signal), so that instances share the series. */
 static const struct metric_desc *item_desc(unsigned which, enum signal s)
 {
@@ -108,6 +117,15 @@ static double read_size(void *arg)
     return (double)n;
 }
 
+static double read_in_flight(void *arg)
+{
+    struct queue *q = arg;
+    pthread_mutex_lock(&q->lock);
+    unsigned n = q->in_flight;
+    pthread_mutex_unlock(&q->lock);
+    return n;
+}
+
 static double read_capacity(void *arg)
 {
     struct queue *q = arg;
@@ -127,6 +145,7 @@ static void make_series(struct queue *q)
     q->enqueue_failed = telemetry_series(item_desc(2, q->in->signal), &by_id, 1);
     telemetry_gauge(&size_desc, all, n, read_size, q);
     telemetry_gauge(&capacity_desc, all, n, read_capacity, q);
+    telemetry_gauge(&in_flight_desc, all, n, read_in_flight, q);
 }
 
 /* ---- sizes ---- */

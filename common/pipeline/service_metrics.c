@@ -84,6 +84,22 @@ static const struct metric_desc rss_desc = {"process_memory_rss",
                                             NULL,
                                             0};
 
+/* The Collector has these of Go's runtime; here they are the memory of telemetry. */
+static const struct metric_desc in_use_desc = {"process_runtime_heap_alloc_bytes",
+                                               "Bytes of telemetry in use.",
+                                               "By",
+                                               METRIC_KIND_GAUGE,
+                                               LEVEL_BASIC,
+                                               NULL,
+                                               0};
+static const struct metric_desc mapped_desc = {"process_runtime_total_sys_memory_bytes",
+                                               "Bytes taken from the system for telemetry.",
+                                               "By",
+                                               METRIC_KIND_GAUGE,
+                                               LEVEL_BASIC,
+                                               NULL,
+                                               0};
+
 static void put_process(struct buf *out, const struct metric_desc *d, double v)
 {
     struct buf name;
@@ -106,6 +122,8 @@ static void expose_process(struct buf *out)
     put_process(out, &uptime_desc, (double)(clock_mono_ns() - started_ns) / 1e9);
     put_process(out, &cpu_desc, cpu);
     put_process(out, &rss_desc, process_rss());
+    put_process(out, &in_use_desc, (double)m.in_use);
+    put_process(out, &mapped_desc, (double)m.mapped);
     put_gauge(out, "tailrace_memory_mapped_bytes", "Memory taken from the system for telemetry.",
               (double)m.mapped);
     put_gauge(out, "tailrace_memory_in_use_bytes", "Memory of telemetry in use.", (double)m.in_use);
@@ -136,6 +154,7 @@ static void on_message(void *arg, struct http_request *r)
              buf_cstr(&m->resource));
     expose_process(&out);
     telemetry_expose(&out);
+    ledger_expose_processors(&out);
     ledger_expose(&out);
     struct http_response resp = {.status = buf_error(&out) ? 500 : 200,
                                  .headers = &type,

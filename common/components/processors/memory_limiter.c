@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "common/pipeline/memory.h"
+#include "common/pipeline/telemetry.h"
 
 struct memory_limiter_config {
     uint64_t check_interval_ns, limit_mib, spike_limit_mib, limit_percentage,
@@ -84,8 +85,34 @@ static int memory_limiter_create(struct instance *in, struct err *e)
     return 0;
 }
 
+/* What was refused for want of memory never became items: the receivers count it as requests. */
+static const struct metric_desc *accepted_desc(enum signal s)
+{
+#define DESC(items, unit)                                                                          \
+    {                                                                                              \
+        "processor_memory_limiter_accepted_" items,                                                \
+            "Number of items successfully pushed into the next component.", unit,                  \
+            METRIC_KIND_COUNTER, LEVEL_BASIC, NULL, 0                                              \
+    }
+    static const struct metric_desc descs[SIGNAL_COUNT] = {
+        [SIGNAL_TRACES] = DESC("spans", "{spans}"),
+        [SIGNAL_METRICS] = DESC("metric_points", "{datapoints}"),
+        [SIGNAL_LOGS] = DESC("log_records", "{records}")};
+#undef DESC
+    return &descs[s];
+}
+
+static int memory_limiter_start(struct instance *in, struct err *e)
+{
+    struct label by_id = {"processor", in->id};
+    (void)e;
+    in->self = telemetry_series(accepted_desc(in->signal), &by_id, 1);
+    return 0;
+}
+
 static void memory_limiter_consume(struct instance *in, struct batch *b, struct ack *a)
 {
+    series_add(in->self, b->items);
     node_emit(in, b, a);
 }
 
@@ -100,5 +127,6 @@ const struct component memory_limiter_component = {
     .config_size = sizeof(struct memory_limiter_config),
     .validate = memory_limiter_validate,
     .create = memory_limiter_create,
+    .start = memory_limiter_start,
     .consume = memory_limiter_consume,
 };

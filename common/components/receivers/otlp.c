@@ -194,7 +194,11 @@ static const struct option otlp_options[] = {
 
 #define CORE_MAGIC 0x4f54434fu
 
+/* How a request ended: REFUSED may come again. */
+enum request_outcome { SUCCESS, FAILURE, REFUSED, OUTCOMES };
+
 struct counters {
+    struct series *requests[OUTCOMES];
     struct series *accepted[SIGNAL_COUNT], *refused[SIGNAL_COUNT];
 };
 
@@ -257,8 +261,9 @@ static int http_status_of(int code)
     }
 }
 
-static void answer_text(struct http_request *r, int status, const char *text)
+static void answer_text(struct side *side, struct http_request *r, int status, const char *text)
 {
+    series_add(side->counters.requests[FAILURE], 1);
     struct http_header type = {"content-type", STR("text/plain")};
     struct http_response resp = {
         .status = status, .headers = &type, .n_headers = 1, .body = str_of(text)};
@@ -269,6 +274,8 @@ static void answer_error(struct side *side, struct http_request *r, int code, co
                          uint32_t retry_after_ms)
 {
     struct buf status;
+    bool is_refused = code == GRPC_UNAVAILABLE || retry_after_ms;
+    series_add(side->counters.requests[is_refused ? REFUSED : FAILURE], 1);
     buf_init(&status);
     encode_rpc_status(&status, code, message, retry_after_ms);
     if (side->is_grpc) {
@@ -291,6 +298,7 @@ static void answer_error(struct side *side, struct http_request *r, int code, co
 
 static void answer_ok(struct side *side, struct http_request *r)
 {
+    series_add(side->counters.requests[SUCCESS], 1);
     if (side->is_grpc) {
         grpc_respond(r, (struct str){NULL, 0});
         return;
@@ -347,7 +355,7 @@ static bool refuse_head(struct side *side, struct http_request *r, enum signal *
 {
     if (side->is_grpc) {
         if (!r->is_grpc) {
-            answer_text(r, 415, "415 unsupported media type, supported: [application/grpc]");
+            answer_text(side, r, 415, "415 unsupported media type, supported: [application/grpc]");
             return true;
         }
         if (signal_of(side, r->path, signal)) {
@@ -357,15 +365,16 @@ static bool refuse_head(struct side *side, struct http_request *r, enum signal *
         return false;
     }
     if (signal_of(side, r->path, signal)) {
-        answer_text(r, 404, "404 page not found");
+        answer_text(side, r, 404, "404 page not found");
         return true;
     }
     if (!str_is(r->method, "POST")) {
-        answer_text(r, 405, "405 method not allowed, supported: [POST]");
+        answer_text(side, r, 405, "405 method not allowed, supported: [POST]");
         return true;
     }
     if (!str_ieq(media_type(r->content_type), STR("application/x-protobuf"))) {
-        answer_text(r, 415, "415 unsupported media type, supported: [application/x-protobuf]");
+        answer_text(side, r, 415,
+                    "415 unsupported media type, supported: [application/x-protobuf]");
         return true;
     }
     return false;
@@ -594,9 +603,24 @@ static const struct metric_desc *item_desc(bool accepted, enum signal s)
     return &descs[accepted][s];
 }
 
+static const struct metric_desc requests_desc = {
+    "receiver_requests",
+    "Number of requests, by how they ended: refused ones may come again.",
+    "{requests}",
+    METRIC_KIND_COUNTER,
+    LEVEL_BASIC,
+    NULL,
+    0};
+
 static void make_counters(struct side *side, const char *id)
 {
-    struct label labels[] = {{"receiver", id}, {"transport", side->is_grpc ? "grpc" : "http"}};
+    static const char *const outcomes[OUTCOMES] = {"success", "failure", "refused"};
+    struct label labels[] = {
+        {"receiver", id}, {"transport", side->is_grpc ? "grpc" : "http"}, {"outcome", ""}};
+    for (int i = 0; i < OUTCOMES; i++) {
+        labels[2].value = outcomes[i];
+        side->counters.requests[i] = telemetry_series(&requests_desc, labels, 3);
+    }
     for (int s = 0; s < SIGNAL_COUNT; s++) {
         side->counters.accepted[s] = telemetry_series(item_desc(true, (enum signal)s), labels, 2);
         side->counters.refused[s] = telemetry_series(item_desc(false, (enum signal)s), labels, 2);
