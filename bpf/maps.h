@@ -166,8 +166,10 @@ static __always_inline void count(u32 which, u64 n)
         *v += n;
 }
 
-unsigned long long woken_ns =
-    0; /* when the reader was last woken for a record that has no time to wait */
+/* Probes have to come into processes: what can lead to it does not wait. Written by user space. */
+unsigned char probes_follow = 0;
+/* When the reader was last woken for a record that has no time to wait. */
+unsigned long long woken_ns = 0;
 
 /* Flags for a record that should not wait for the next drain; at most 1,000 of them a second. */
 static __always_inline u64 wake_soon(u64 now)

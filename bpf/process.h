@@ -69,7 +69,7 @@ int BPF_PROG(tr_exec, struct task_struct *task, int old_pid, struct linux_binprm
     u64 len = to > from ? to - from : 0;
     asm volatile("if %0 < 256 goto +1; %0 = 256;" : "+r"(len));
     r->argv_len = bpf_probe_read_user(r->argv, len, (void *)from) == 0 ? (u32)len : 0;
-    bpf_ringbuf_submit(r, has_tls ? wake_soon(r->h.time_ns) : BPF_RB_NO_WAKEUP);
+    bpf_ringbuf_submit(r, probes_follow ? wake_soon(r->h.time_ns) : BPF_RB_NO_WAKEUP);
     return 0;
 }
 
@@ -77,6 +77,7 @@ int BPF_PROG(tr_exec, struct task_struct *task, int old_pid, struct linux_binprm
 static __always_inline void tell(u16 type, u32 tgid, u32 parent)
 {
     u64 now = bpf_ktime_get_ns();
+    bool wakes = probes_follow && type != WIRE_EXIT;
     struct wire_process *r = bpf_ringbuf_reserve(&control_ring, sizeof(*r), 0);
     if (!r) {
         count(WIRE_LOST_CONTROL, 1);
@@ -86,7 +87,7 @@ static __always_inline void tell(u16 type, u32 tgid, u32 parent)
     r->cgroup = cgroup_of_current();
     r->tgid = tgid;
     r->parent = parent;
-    bpf_ringbuf_submit(r, has_tls && type != WIRE_EXIT ? wake_soon(now) : BPF_RB_NO_WAKEUP);
+    bpf_ringbuf_submit(r, wakes ? wake_soon(now) : BPF_RB_NO_WAKEUP);
 }
 
 /* Since 2.6.35. Children are observed as their parents are. */

@@ -403,8 +403,10 @@ size_t source_drain(struct source *s, struct capture *c, struct recording *rec, 
     s->drained = 0;
     source_drain_control(s, c, rec);
     *more = rings_consume(&s->data);
-    if (s->has_tls)
+    if (s->has_tls) {
         libraries_look(&s->libraries, clock_mono_ns());
+        s->skel->bss->probes_follow = !libraries_is_everywhere(&s->libraries);
+    }
     return s->drained;
 }
 

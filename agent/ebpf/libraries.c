@@ -40,7 +40,7 @@ static struct watched *find_watched(const struct libraries *ls, uint32_t tgid)
     return hashmap_find(&ls->watched, hash_bytes(&tgid, sizeof(tgid)), watched_eq, &tgid);
 }
 
-static bool is_everywhere(const struct libraries *ls)
+bool libraries_is_everywhere(const struct libraries *ls)
 {
     return ls->everywhere_until_ns != 0;
 }
@@ -79,7 +79,7 @@ static struct library *meet(struct libraries *ls, dev_t dev, ino_t inode, const 
         close(l->fd);
         l->fd = -1;
     }
-    if (l->is_tls && is_everywhere(ls))
+    if (l->is_tls && libraries_is_everywhere(ls))
         l->everywhere = ls->ops.attach(ls->ops.arg, l, 0);
     return l;
 }
@@ -98,7 +98,7 @@ static void forget(struct libraries *ls, struct library *l)
 
 static void attach(struct libraries *ls, struct watched *w, unsigned i)
 {
-    if (!is_everywhere(ls) && !w->links[i])
+    if (!libraries_is_everywhere(ls) && !w->links[i])
         w->links[i] = ls->ops.attach(ls->ops.arg, w->libraries[i], w->tgid);
 }
 
@@ -222,7 +222,7 @@ void libraries_look(struct libraries *ls, uint64_t now_ns)
 
 static void begin_everywhere(struct libraries *ls, uint64_t until_ns)
 {
-    bool was = is_everywhere(ls);
+    bool was = libraries_is_everywhere(ls);
     size_t pos = 0;
 
     ls->everywhere_until_ns = MAX(ls->everywhere_until_ns, until_ns);
@@ -368,7 +368,7 @@ void libraries_tick(struct libraries *ls, uint64_t now_ns)
     if (!ls->ops.looked)
         for (struct watched *w; (w = hashmap_next(&ls->watched, &pos));)
             libraries_changed(ls, w->tgid);
-    if (is_everywhere(ls) && ls->everywhere_until_ns <= now_ns)
+    if (libraries_is_everywhere(ls) && ls->everywhere_until_ns <= now_ns)
         end_everywhere(ls);
     count_users(ls, now_ns);
     let_go(ls, now_ns);

@@ -73,6 +73,8 @@ void libraries_does_tls(struct libraries *ls, uint32_t tgid);
 void libraries_gone(struct libraries *ls, uint32_t tgid);
 /* Looks at the processes that changed. */
 void libraries_look(struct libraries *ls, uint64_t now_ns);
+/* Probes are in all processes, and need not follow when one is selected. */
+bool libraries_is_everywhere(const struct libraries *ls);
 /* Each second: lets go what nobody has mapped for 5 minutes. */
 void libraries_tick(struct libraries *ls, uint64_t now_ns);
 
