@@ -29,8 +29,9 @@ struct ssl_call {
     u64 done; /* where the count of bytes is put; 0: it is the result */
     u64 began_ns;
     u32 what;      /* enum wire_ssl */
+    u8 is_active;  /* the thread is in it */
     u8 is_touched; /* a socket call was made in it */
-    u8 pad[3];
+    u8 pad[2];
 };
 
 struct {
@@ -40,7 +41,11 @@ struct {
     __type(value, struct ssl_state);
 } ssl_states SEC(".maps");
 
-/* Calls under way, by thread. LRU: a thread that is killed in one leaves its entry behind. */
+/*
+ * Calls by thread: the one under way, or the last one. An entry is kept from call to call, since
+ * making and freeing it would cost more than all else that is done with it; LRU takes it when the
+ * thread is gone.
+ */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 8192);
@@ -52,7 +57,8 @@ struct {
 static __always_inline struct ssl_call *ssl_inside(void)
 {
     u64 id = bpf_get_current_pid_tgid();
-    return has_tls ? bpf_map_lookup_elem(&ssl_calls, &id) : NULL;
+    struct ssl_call *call = has_tls ? bpf_map_lookup_elem(&ssl_calls, &id) : NULL;
+    return call && call->is_active ? call : NULL;
 }
 
 static __always_inline struct ssl_state *ssl_fresh(const struct wire_ssl_key *k, u64 cookie)
@@ -182,6 +188,7 @@ static __always_inline bool ssl_begin(struct ssl_call *call, struct pt_regs *ctx
     __builtin_memset(call, 0, sizeof(*call));
     call->ssl = ctx->di;
     call->what = (u32)what;
+    call->is_active = 1;
     call->began_ns = bpf_ktime_get_ns();
     if (kind == WIRE_SSL_SENDFILE) {
         call->num = arg4; /* descriptor and offset stand where buffer and size are else */
@@ -257,8 +264,13 @@ SEC("uprobe")
 int BPF_KPROBE(tr_ssl_enter)
 {
     u64 id = bpf_get_current_pid_tgid();
-    struct ssl_call call;
-    if (ssl_begin(&call, ctx, bpf_get_attach_cookie(ctx)))
+    struct ssl_call call, *kept;
+    if (!ssl_begin(&call, ctx, bpf_get_attach_cookie(ctx)))
+        return 0;
+    kept = bpf_map_lookup_elem(&ssl_calls, &id);
+    if (kept)
+        *kept = call;
+    else
         bpf_map_update_elem(&ssl_calls, &id, &call, BPF_ANY);
     return 0;
 }
@@ -268,11 +280,11 @@ SEC("uretprobe")
 int BPF_KPROBE(tr_ssl_leave)
 {
     u64 id = bpf_get_current_pid_tgid();
-    struct ssl_call *found = bpf_map_lookup_elem(&ssl_calls, &id), call;
+    struct ssl_call *found = ssl_inside(), call;
     if (!found)
         return 0;
-    call = *found;
-    bpf_map_delete_elem(&ssl_calls, &id);
+    found->is_active = 0;
+    call = *found; /* which LRU may give to another thread */
     struct ssl_state *s = ssl_state_of(&call, (u32)(id >> 32), (s32)ctx->ax);
     u64 n = ssl_moved(&call, (s64)ctx->ax);
     if (n && s)

@@ -80,7 +80,6 @@ static void configure(struct loaded *l, const struct source_config *c)
     l->skel->rodata->self_tgid = sel->self;
     l->skel->rodata->select_all = sel->all;
     l->skel->rodata->select_unknown = sel->n_exes > 0;
-    l->skel->rodata->has_tls = c->tls;
     if (c->tls)
         tls_prepare(l->skel);
     l->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;

@@ -118,6 +118,7 @@ bool tls_has_multi(void)
 
 void tls_prepare(struct tailrace *skel)
 {
+    skel->rodata->has_tls = true;
     if (!tls_has_multi())
         return;
     bpf_program__set_expected_attach_type(skel->progs.tr_ssl_enter, UPROBE_MULTI);

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from harness.capture import Agent, Nginx
-from harness.process import ROOT, Child
+from harness.process import ROOT, Child, program
 from harness.wait import free_ports, wait_until
 
 pytestmark = pytest.mark.root
@@ -149,7 +149,7 @@ def workers(master):
 
 
 def test_library_of_another_name_and_namespace_loaded_later(agent, server, tmp_path):
-    """Seen from the first request: nobody but the process itself can name the file."""
+    """Nobody but the process itself can name the file, and it has it two seconds after it began to listen."""
     private = tmp_path / "private"
     private.mkdir()
     port, = free_ports(1)
@@ -159,11 +159,10 @@ def test_library_of_another_name_and_namespace_loaded_later(agent, server, tmp_p
         f"mount -t tmpfs none {private} && cp {LIBSSL} {private}/libtransport.so.7 && exec \"$@\"", "sh"])
     s.wait_log("listens")
     assert "libtransport" not in a.child.log()
-    s.wait_log("loaded")
+    loaded(a, s, "libtransport.so.7")
     assert not list(private.iterdir()), "the copy is in the server's namespace alone"
     ask(port, "hidden")
     assert_all_once(a.settled(EACH, port), "hidden")
-    a.child.wait_log("TLS library libtransport.so.7 in process")
 
 
 def test_library_replaced_while_it_is_used(agent, server, copy):
@@ -235,12 +234,12 @@ def test_write_out_of_a_mapped_file(agent, server, copy):
     assert_all_once(a.settled(50, port), "mapped", 50)
 
 
-@pytest.mark.parametrize("program", ["python", "node"])
-def test_plaintext_without_a_socket_is_marked(agent, pems, tmp_path, program):
+@pytest.mark.parametrize("runtime", ["python", "node"])
+def test_plaintext_without_a_socket_is_marked(agent, pems, tmp_path, runtime):
     interpreter, app = {"python": (sys.executable, "tls_in_memory.py"),
-                        "node": (shutil.which("node"), "tls_in_memory.js")}[program]
+                        "node": (shutil.which("node"), "tls_in_memory.js")}[runtime]
     if not interpreter:
-        pytest.skip(f"needs {program}")
+        pytest.skip(f"needs {runtime}")
     port, = free_ports(1)
     a = agent(ports=[port])
     child = Child([interpreter, ROOT / "test/apps" / app, port, *pems], tmp_path / "memory.log")
@@ -377,6 +376,19 @@ def test_newer_library(agent, server):
     assert "the function inside SSL_write" in a.child.log()
     ask(port, "newer")
     assert_all_once(a.settled(EACH, port), "newer")
+
+
+def test_doctor_tells_what_tls_uses(agent, server, copy):
+    """The table says how probes come into processes and how ends of calls are seen; so it is done."""
+    done = subprocess.run([program("tailrace-agent"), "doctor"], capture_output=True, text=True, timeout=120)
+    works = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[1:-1]}
+    port, = free_ports(1)
+    a = agent(ports=[port])
+    s = server(copy, port)
+    where = f"process {s.pid}" if works["uprobe.multi"] == "yes" else "all processes"
+    a.child.wait_log(f"TLS library libssl.so.3 in {where}: probes on the function inside SSL_read")
+    assert ("does not outlive a return probe" in a.child.log()) == (works["uretprobe-under-seccomp"] == "no")
+    assert f"{LIBSSL}: the function inside SSL_read, the function inside SSL_write" in done.stdout
 
 
 def test_short_lived_clients(agent, server, copy):
