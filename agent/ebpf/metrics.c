@@ -145,14 +145,37 @@ struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, st
     return s;
 }
 
-void metrics_request(struct metrics *m, const struct request *r, struct str resource)
+static bool is_last(const struct metrics *m, const struct request *r, struct str resource)
+{
+    const struct metric_series *s = m->last.series;
+
+    return s && r->role == ROLE_SERVER && !r->error_type.n && r->status == m->last.status &&
+           r->scheme.p == m->last.scheme && r->version == m->last.version &&
+           str_is(r->method, m->last.method) && str_eq(s->resource, resource);
+}
+
+static void remember(struct metrics *m, const struct request *r, struct metric_series *s)
+{
+    bool is_overflow = s && !str_eq(s->attrs, buf_str(&m->attrs));
+
+    if (!s || is_overflow || r->role != ROLE_SERVER || r->error_type.n ||
+        r->method.n >= sizeof(m->last.method))
+        return;
+    m->last.series = s;
+    m->last.status = r->status;
+    m->last.scheme = r->scheme.p;
+    m->last.version = r->version;
+    memcpy(m->last.method, r->method.p, r->method.n);
+    m->last.method[r->method.n] = '\0';
+}
+
+static struct metric_series *request_series(struct metrics *m, const struct request *r,
+                                            struct str resource)
 {
     enum agent_metric id = r->role == ROLE_SERVER ? METRIC_HTTP_SERVER : METRIC_HTTP_CLIENT;
     uint32_t f = HISTOGRAM_POINT_ATTRIBUTES;
     struct metric_series *s;
 
-    if (r->incomplete)
-        return;
     buf_reset(&m->attrs);
     encode_attr_str(&m->attrs, f, "http.request.method", r->method);
     encode_attr_str(&m->attrs, f, "url.scheme", r->scheme);
@@ -167,8 +190,19 @@ void metrics_request(struct metrics *m, const struct request *r, struct str reso
         encode_attr_int(&m->attrs, f, "server.port", r->server_port);
     }
     if (buf_error(&m->attrs))
-        return;
+        return NULL;
     s = metrics_series(m, id, resource, buf_str(&m->attrs));
+    remember(m, r, s);
+    return s;
+}
+
+void metrics_request(struct metrics *m, const struct request *r, struct str resource)
+{
+    struct metric_series *s;
+
+    if (r->incomplete)
+        return;
+    s = is_last(m, r, resource) ? m->last.series : request_series(m, r, resource);
     m->changed = true;
     if (s)
         histogram_observe(&s->explicit_h, (double)(r->end_ns - r->start_ns) / 1e9, 1);
@@ -250,6 +284,7 @@ static void remove_ended(struct metrics *m)
         struct metric_series *s = m->list[i];
 
         if (s->is_ended) {
+            m->last.series = NULL;
             hashmap_take(&m->by_key, series_hash(s->metric, s->resource, s->attrs), is_same, s);
             series_free(s);
         } else {

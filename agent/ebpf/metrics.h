@@ -42,6 +42,14 @@ struct metrics {
     uint64_t start_ns;   /* wall */
     bool changed;        /* since the last flush */
     struct buf scope, attrs;
+    /* Servers' requests mostly repeat: the series of the last one, and by what it is known again.
+     */
+    struct {
+        struct metric_series *series;
+        unsigned status;
+        const char *scheme, *version; /* constants */
+        char method[16];
+    } last;
 };
 
 void metrics_init(struct metrics *m, size_t max_series, const char *version, uint64_t wall_ns);

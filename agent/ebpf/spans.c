@@ -32,12 +32,12 @@ void spans_fini(struct spans *s)
     free(s->refs);
 }
 
-static void put(struct buf *b, const char *key, struct str value)
+static void put(struct buf *b, struct str key, struct str value)
 {
     if (!value.n)
         return;
     if (str_is_utf8(value.p, value.n)) {
-        encode_attr_str(b, SPAN_ATTRIBUTES, key, value);
+        encode_attr(b, SPAN_ATTRIBUTES, key, any_str(value));
     } else {
         /* Strangers' bytes: what is no UTF-8 becomes '?', or a back end refuses the whole batch. */
         char *copy = try_alloc(value.n);
@@ -45,52 +45,99 @@ static void put(struct buf *b, const char *key, struct str value)
         for (size_t i = 0; copy && i < value.n; i++)
             copy[i] = value.p[i] & 0x80 ? '?' : value.p[i];
         if (copy)
-            encode_attr_str(b, SPAN_ATTRIBUTES, key, str_make(copy, value.n));
+            encode_attr(b, SPAN_ATTRIBUTES, key, any_str(str_make(copy, value.n)));
         free(copy);
     }
 }
 
-static void put_int(struct buf *b, const char *key, uint64_t v)
+static void put_int(struct buf *b, struct str key, uint64_t v)
 {
-    encode_attr_int(b, SPAN_ATTRIBUTES, key, (int64_t)v);
+    encode_attr(b, SPAN_ATTRIBUTES, key, any_int((int64_t)v));
 }
 
-static void put_true(struct buf *b, const char *key)
+static void put_true(struct buf *b, struct str key)
 {
-    encode_attr(b, SPAN_ATTRIBUTES, str_of(key), (struct any){.type = ANY_BOOL, .b = true});
+    encode_attr(b, SPAN_ATTRIBUTES, key, (struct any){.type = ANY_BOOL, .b = true});
 }
 
-static void put_attributes(struct buf *b, const struct request *r)
+/* ---- who spoke with whom: the same for the requests of a connection ---- */
+
+static void put_ends(struct buf *b, const struct request *r)
 {
-    put(b, "http.request.method", r->method);
-    put(b, "http.request.method_original", r->method_original);
-    put(b, "url.path", r->path);
-    put(b, "url.query", r->query);
-    put(b, "url.full", r->full);
-    put(b, "url.scheme", r->scheme);
-    if (r->status)
-        put_int(b, "http.response.status_code", r->status);
-    put(b, "error.type", r->error_type);
-    put(b, "server.address", r->server_address);
+    put(b, STR("server.address"), r->server_address);
     if (r->server_port)
-        put_int(b, "server.port", r->server_port);
-    put(b, "client.address", r->client_address);
-    put(b, "network.peer.address", r->peer_address);
+        put_int(b, STR("server.port"), r->server_port);
+    put(b, STR("client.address"), r->client_address);
+    put(b, STR("network.peer.address"), r->peer_address);
     if (r->peer_port)
-        put_int(b, "network.peer.port", r->peer_port);
-    if (r->is_unix)
-        put(b, "network.transport", STR("unix"));
-    put(b, "network.protocol.name", STR("http"));
-    put(b, "network.protocol.version", str_of(r->version));
-    put(b, "user_agent.original", r->user_agent);
+        put_int(b, STR("network.peer.port"), r->peer_port);
+    put(b, STR("network.protocol.name"), STR("http"));
+    put(b, STR("network.protocol.version"), str_of(r->version));
+}
+
+/* The texts that tell entries apart, in one piece. 0: too long to be kept. */
+static size_t ends_key(char *out, const struct request *r)
+{
+    const struct str texts[] = {r->server_address, r->client_address, r->peer_address};
+    size_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        if (texts[i].n > ENDS_TEXT_MAX)
+            return 0;
+        out[n++] = (char)texts[i].n;
+        if (texts[i].n)
+            memcpy(out + n, texts[i].p, texts[i].n);
+        n += texts[i].n;
+    }
+    return n;
+}
+
+static void put_ends_once(struct spans *s, const struct request *r)
+{
+    struct span_ends *e = &s->ends[r->peer_port % SPAN_ENDS];
+    char key[sizeof(e->key)];
+    size_t n = ends_key(key, r), before = s->attrs.n;
+
+    if (n && e->n_key == n && memcmp(e->key, key, n) == 0 && e->server_port == r->server_port &&
+        e->peer_port == r->peer_port && e->version == r->version) {
+        buf_add(&s->attrs, e->bytes, e->n);
+        return;
+    }
+    put_ends(&s->attrs, r);
+    if (n == 0 || buf_error(&s->attrs) || s->attrs.n - before > sizeof(e->bytes))
+        return;
+    e->server_port = r->server_port;
+    e->peer_port = r->peer_port;
+    e->version = r->version;
+    e->n_key = (uint16_t)n;
+    memcpy(e->key, key, n);
+    e->n = (uint16_t)(s->attrs.n - before);
+    memcpy(e->bytes, s->attrs.p + before, e->n);
+}
+
+static void put_attributes(struct spans *s, const struct request *r)
+{
+    struct buf *b = &s->attrs;
+
+    put(b, STR("http.request.method"), r->method);
+    put(b, STR("http.request.method_original"), r->method_original);
+    put(b, STR("url.path"), r->path);
+    put(b, STR("url.query"), r->query);
+    put(b, STR("url.full"), r->full);
+    put(b, STR("url.scheme"), r->scheme);
+    if (r->status)
+        put_int(b, STR("http.response.status_code"), r->status);
+    put(b, STR("error.type"), r->error_type);
+    put_ends_once(s, r);
+    put(b, STR("user_agent.original"), r->user_agent);
     if (r->has_request_size)
-        put_int(b, "http.request.body.size", r->request_size);
+        put_int(b, STR("http.request.body.size"), r->request_size);
     if (r->has_response_size)
-        put_int(b, "http.response.body.size", r->response_size);
+        put_int(b, STR("http.response.body.size"), r->response_size);
     if (r->incomplete)
-        put_true(b, "tailrace.incomplete");
+        put_true(b, STR("tailrace.incomplete"));
     if (r->unbound)
-        put_true(b, "tailrace.peer_unknown");
+        put_true(b, STR("tailrace.peer_unknown"));
 }
 
 /* Puts the ids and times in, for the message and for the batch's table alike. */
@@ -178,7 +225,7 @@ void spans_add(struct spans *s, const struct request *r, struct str resource, ui
     }
     draft(&d, r, wall_offset_ns);
     buf_reset(&s->attrs);
-    put_attributes(&s->attrs, r);
+    put_attributes(s, r);
     d.attrs = buf_str(&s->attrs);
     ref->group = group;
     ref->order = (uint32_t)s->n;

@@ -8,7 +8,19 @@
 #include "common/otlp/batch.h"
 #include "common/otlp/encode.h"
 
-enum { SPANS_MAX_BYTES = 4 << 20 }; /* that wait for an open exit */
+enum {
+    SPANS_MAX_BYTES = 4 << 20, /* that wait for an open exit */
+    SPAN_ENDS = 64,            /* connections whose encoded attributes are kept */
+    ENDS_TEXT_MAX = 46,
+};
+
+/* Encoded attributes of both ends of a connection, and what they were made of. */
+struct span_ends {
+    const char *version; /* a constant */
+    uint16_t server_port, peer_port, n_key, n;
+    char key[3 * (ENDS_TEXT_MAX + 1)];
+    char bytes[384];
+};
 
 struct span_ref {
     uint64_t group; /* of its resource */
@@ -29,6 +41,7 @@ struct spans {
     uint64_t dropped; /* no room: counted by the caller as it sees it grow */
     struct buf scope; /* envelope */
     struct buf attrs; /* scratch */
+    struct span_ends ends[SPAN_ENDS];
 };
 
 void spans_init(struct spans *s, const char *version);

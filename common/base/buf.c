@@ -36,7 +36,7 @@ static bool grow(struct buf *b, size_t need)
     return true;
 }
 
-void *buf_reserve(struct buf *b, size_t n)
+void *buf_reserve_slow(struct buf *b, size_t n)
 {
     size_t need;
     if (UNLIKELY(b->error))
@@ -48,12 +48,6 @@ void *buf_reserve(struct buf *b, size_t n)
     if (UNLIKELY(need > b->cap || !b->p) && !grow(b, need))
         return NULL;
     return b->p + b->n;
-}
-
-void buf_commit(struct buf *b, size_t n)
-{
-    ASSERT(b->n + n <= b->cap);
-    b->n += n;
 }
 
 void buf_add(struct buf *b, const void *p, size_t n)

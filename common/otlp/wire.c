@@ -141,16 +141,6 @@ int wire_next_any(struct wire *w, struct field *f)
 
 /* ---- writing ---- */
 
-size_t wire_varint_size(uint64_t v)
-{
-    size_t n = 1;
-    while (v >= 0x80) {
-        v >>= 7;
-        n++;
-    }
-    return n;
-}
-
 static size_t encode_varint(uint8_t *p, uint64_t v)
 {
     size_t n = 0;

@@ -91,6 +91,13 @@ void wire_put_double(struct buf *b, uint32_t number, double v);
 void wire_put_bytes(struct buf *b, uint32_t number, struct str s);
 size_t wire_begin(struct buf *b, uint32_t number);
 void wire_end(struct buf *b, size_t mark);
-size_t wire_varint_size(uint64_t v);
+
+static inline size_t wire_varint_size(uint64_t v)
+{
+    size_t n = 1;
+    for (; v >= 0x80; v >>= 7)
+        n++;
+    return n;
+}
 
 #endif

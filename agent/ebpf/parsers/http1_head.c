@@ -151,9 +151,9 @@ static bool read_field(struct http1_head *h, struct str name, struct str value)
 {
     unsigned i;
 
-    if (str_ieq(name, STR("content-length")))
+    if (name.n == 14 && str_ieq(name, STR("content-length")))
         return read_length(h, value);
-    if (str_ieq(name, STR("transfer-encoding"))) {
+    if (name.n == 17 && str_ieq(name, STR("transfer-encoding"))) {
         read_coding(h, value);
         return true;
     }
@@ -166,6 +166,15 @@ static bool read_field(struct http1_head *h, struct str name, struct str value)
             h->repeated_traceparent = true;
     }
     return true;
+}
+
+/* Most fields are none of ours; their names' lengths tell. */
+static bool may_be_kept(size_t n)
+{
+    static const uint32_t lengths = 1u << 4 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 14 | 1u << 15 |
+                                    1u << 17; /* of the names in read_field() and kept[] */
+
+    return n < 32 && (lengths >> n & 1);
 }
 
 static bool read_fields(struct str head, size_t at, struct http1_head *h)
@@ -181,7 +190,11 @@ static bool read_fields(struct str head, size_t at, struct http1_head *h)
         colon = memchr(line.p, ':', line.n);
         if (!colon)
             return false;
-        name = str_trim(str_make(line.p, (size_t)(colon - line.p)));
+        name = str_make(line.p, (size_t)(colon - line.p));
+        if (name.n && (unsigned char)name.p[name.n - 1] <= ' ')
+            name = str_trim(name);
+        if (!may_be_kept(name.n))
+            continue;
         value = str_trim(str_make(colon + 1, line.n - (size_t)(colon + 1 - line.p)));
         if (!read_field(h, name, value))
             return false;
