@@ -78,6 +78,22 @@ static const char *gives(const char *name, const char *section)
     return "";
 }
 
+/* Nothing will be in them, and memory is taken at once: a try shall cost little. */
+static void make_maps_small(struct tailrace *skel)
+{
+    struct bpf_map *m;
+
+    bpf_object__for_each_map(m, skel->obj)
+    {
+        enum bpf_map_type type = bpf_map__type(m);
+
+        if (type == BPF_MAP_TYPE_HASH || type == BPF_MAP_TYPE_LRU_HASH)
+            bpf_map__set_max_entries(m, MIN(bpf_map__max_entries(m), 64u));
+        else if (type == BPF_MAP_TYPE_RINGBUF)
+            bpf_map__set_max_entries(m, 1 << 16);
+    }
+}
+
 /* Uprobes attach to this program itself. */
 int doctor_try(const char *name, const char **doing)
 {
@@ -90,7 +106,7 @@ int doctor_try(const char *name, const char **doing)
     if (r)
         return r;
     tier_prepare(skel, tier_of(name));
-    bpf_map__set_max_entries(skel->maps.control_ring, 1 << 16);
+    make_maps_small(skel);
     bpf_object__for_each_program(p, skel->obj)
         bpf_program__set_autoload(p, strcmp(bpf_program__name(p), name) == 0);
     *doing = "load";
