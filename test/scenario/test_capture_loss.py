@@ -10,11 +10,10 @@ import threading
 import pytest
 
 from harness.capture import Agent, Nginx
+from harness.traffic import OK, foreign_bytes
 from harness.wait import free_ports, stable, wait_until
 
 pytestmark = pytest.mark.root
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @pytest.fixture
@@ -143,32 +142,12 @@ def test_no_foreign_bytes(agent, tmp_path):
     """Peeks, truncated receives, urgent data and error queues bring no byte that was not on the stream."""
     record = tmp_path / "records"
     port, = free_ports(1)
-    agent(pids=[os.getpid()], record_file=record)
-    listener = socket.create_server(("127.0.0.1", port))
-    client = socket.create_connection(("127.0.0.1", port))
-    server = listener.accept()[0]
-    secret = b"SECRET-" + os.urandom(8).hex().encode()
-    log = open(tmp_path / "log", "wb", buffering=0)
-    client.sendall(b"GET /secret HTTP/1.1\r\nHost: x\r\n\r\n")
-    buffer = bytearray(secret * 20)
-    server.recv_into(buffer, 10, socket.MSG_PEEK)
-    log.write(secret)
-    stale = bytearray(secret * 20)
-    got = server.recv_into(stale, 27, socket.MSG_TRUNC)  # the bytes are thrown away, the buffer is stale
-    log.write(secret)
-    client.send(b"!", socket.MSG_OOB)
-    rest = bytearray(secret * 20)
-    server.recv_into(rest, 400)
-    log.write(secret)
-    server.sendall(OK)
-    client.recv(1000)
-    with open("/dev/zero", "rb") as f:
-        f.read(100)
-    for s in (client, server, listener):
-        s.close()
-    wait_until(lambda: record.stat().st_size > 1000 and OK in record.read_bytes(), 10, "the records")
-    assert got
-    assert secret not in record.read_bytes()
+    a = agent(pids=[os.getpid()], record_file=record)
+    secret = foreign_bytes(port, tmp_path / "log")
+    wait_until(lambda: len(a.spans(port)) >= 2, 10, "the spans")
+    assert b"GET /secret" in record.read_bytes() and OK in record.read_bytes()
+    assert secret.encode() not in record.read_bytes()
+    a.assert_ledger()
 
 
 URING = r"""

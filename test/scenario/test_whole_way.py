@@ -16,7 +16,7 @@ import threading
 
 import pytest
 
-from harness import ledger
+from harness import ledger, metrics
 from harness.capture import Nginx, Seen, assert_stream_ledger
 from harness.gateway import TELEMETRY, Gateway
 from harness.oracle import kept_by_chance
@@ -194,7 +194,7 @@ def test_whole_way(tmp_path, sink, shop):
         assert all(ledger.term(g.scrape(), "receiver/otlp", "made") > 0 for g in gateways), "one gateway was idle"
         for process in [agent, *gateways]:
             ledger.assert_explained(process.self_metrics)
-        assert_stream_ledger(agent.self_metrics)
+        assert_stream_ledger(metrics.scrape(agent.self_metrics))
         assert ledger.term(agent.scrape(), "receiver/ebpf", "made", signal="traces") == 3 * REQUESTS
     finally:
         for p in [prometheus, agent, *gateways]:

@@ -70,10 +70,10 @@ class Seen:
         return f"<{'server' if self.is_server else 'client'} {self.brief()} {self.attrs}>"
 
 
-def stream_ledger(port):
+def ledger_of(samples):
     """{(layer, direction): {term: bytes}} with a 'holes' dict, from an agent's own metrics."""
     out = {}
-    for (name, labels), value in metrics.scrape(port).items():
+    for (name, labels), value in samples.items():
         labels = dict(labels)
         key = labels.get("layer"), labels.get("direction")
         if name.startswith("otelcol_ebpf_stream_bytes"):
@@ -83,13 +83,45 @@ def stream_ledger(port):
     return out
 
 
-def assert_stream_ledger(port):
+def assert_stream_ledger(samples):
     """Every byte that passed on selected connections was parsed, skipped, held, or is a hole."""
-    for key, a in stream_ledger(port).items():
+    for key, a in ledger_of(samples).items():
         assert a["passed"] == a["parsed"] + a["skipped"] + a["held"] + sum(a["holes"].values()), (key, a)
 
 
-class Agent:
+class Observed:
+    """What an agent says of its host: .sink has its records, .samples() its own metrics."""
+
+    def spans(self, port=None):
+        found = [Seen(res, rec) for res, _, rec in self.sink.records("traces")]
+        return [s for s in found if port is None or s.port == port]
+
+    def settled(self, at_least, port=None, timeout=20):
+        """All spans, once there are that many and no more come."""
+        wait_until(lambda: len(self.spans(port)) >= at_least, timeout,
+                   f"{at_least} spans (have {self.spans(port)!r:.2000})")
+        stable(lambda: len(self.spans(port)), quiet=0.6)
+        return self.spans(port)
+
+    def ledger(self):
+        return ledger_of(self.samples())
+
+    def count(self, event, kind="events"):
+        """A counter of what the receiver met, or what it holds now."""
+        name, label = ("otelcol_ebpf_tracked", "kind") if kind == "now" else ("otelcol_ebpf_events", "event")
+        return sum(int(v) for (n, labels), v in self.samples().items()
+                   if n.startswith(name) and dict(labels).get(label) == event)
+
+    def kernel(self):
+        """{counter: value} of the kernel side."""
+        return {dict(labels)["counter"]: int(v) for (name, labels), v in self.samples().items()
+                if name.startswith("otelcol_ebpf_kernel_count")}
+
+    def assert_ledger(self):
+        assert_stream_ledger(self.samples())
+
+
+class Agent(Observed):
     """selection: lines of the receiver's configuration, as a dict of flow-style YAML values."""
 
     def __init__(self, tmp_path, sink, name="agent", **selection):
@@ -113,30 +145,8 @@ class Agent:
             return "Everything is ready" in log
         wait_until(ready, 30, "agent captures")
 
-    def spans(self, port=None):
-        found = [Seen(res, rec) for res, _, rec in self.sink.records("traces")]
-        return [s for s in found if port is None or s.port == port]
-
-    def settled(self, at_least, port=None, timeout=20):
-        """All spans, once there are that many and no more come."""
-        wait_until(lambda: len(self.spans(port)) >= at_least, timeout,
-                   f"{at_least} spans (have {self.spans(port)!r:.2000})")
-        stable(lambda: len(self.spans(port)), quiet=0.6)
-        return self.spans(port)
-
-    def ledger(self):
-        return stream_ledger(self.metrics_port)
-
-    def count(self, event, kind="events"):
-        """A counter of what the receiver met, or what it holds now."""
-        name, label = ("otelcol_ebpf_tracked", "kind") if kind == "now" else ("otelcol_ebpf_events", "event")
-        return sum(int(v) for (n, labels), v in metrics.scrape(self.metrics_port).items()
-                   if n.startswith(name) and dict(labels).get(label) == event)
-
-    def kernel(self):
-        """{counter: value} of the kernel side."""
-        return {dict(labels)["counter"]: int(v) for (name, labels), v in metrics.scrape(self.metrics_port).items()
-                if name.startswith("otelcol_ebpf_kernel_count")}
+    def samples(self):
+        return metrics.scrape(self.metrics_port)
 
     def kernel_maps(self, name):
         """Ids of the agent's maps of that name, of which the kernel keeps 15 bytes."""
@@ -154,9 +164,6 @@ class Agent:
         raw = [f"0x{b:02x}" for b in key.to_bytes(8, "little")]
         return sum([f"0x{int(b, 16):02x}" for b in e["key"]] == raw for i in self.kernel_maps(name)
                    for e in bpftool("map", "dump", "id", str(i)))
-
-    def assert_ledger(self):
-        assert_stream_ledger(self.metrics_port)
 
     def stop(self):
         return self.child.stop()

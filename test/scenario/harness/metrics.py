@@ -13,7 +13,11 @@ LABEL = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
 def scrape(port, path="/metrics"):
     """{(name, frozenset of labels): value} of an exposition, names as they are written."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as r:
-        text = r.read().decode()
+        return parse(r.read().decode())
+
+
+def parse(text):
+    """The same of a text that was read already."""
     for _ in text_string_to_metric_families(text):
         pass  # Prometheus' own parser must take every line; it renames counters, so names come below
     out = {}
