@@ -39,8 +39,7 @@
 struct source {
     unsigned magic;
     struct tailrace *skel; /* loaded's */
-    struct rings data;
-    struct ring_buffer *control;
+    struct rings rings;
     struct verdicts verdicts;
     struct capture *capture; /* of the drain that is under way */
     struct recording *recording;
@@ -201,7 +200,7 @@ static void on_process(struct source *s, const struct wire_process *w)
     }
 }
 
-static int on_record(void *arg, void *data, size_t size)
+static void on_record(void *arg, const void *data, size_t size)
 {
     struct source *s = CAST_OBJ(struct source, arg, SOURCE_MAGIC);
     const struct wire_head *h = data;
@@ -228,7 +227,6 @@ static int on_record(void *arg, void *data, size_t size)
     default:
         break;
     }
-    return 0;
 }
 
 /* ---- start ---- */
@@ -344,13 +342,10 @@ int source_open(struct source **out, const struct source_config *c, struct err *
     if (r == 0) {
         s->skel = s->loaded.skel;
         verdicts_init(&s->verdicts, s->skel);
-        r = rings_open(&s->data, &s->loaded, on_record, s);
-        s->control = ring_buffer__new(bpf_map__fd(s->skel->maps.control_ring), on_record, s, NULL);
-        /* There, too, so that it can wake. */
-        if (r == 0 && s->control)
-            r = rings_watch(&s->data, bpf_map__fd(s->skel->maps.control_ring));
-        if (r || !s->control)
-            r = err_set(e, r ? r : -errno, "ring buffer: %s", strerror(r ? -r : errno));
+        r = rings_open(&s->rings, &s->loaded, bpf_map__fd(s->skel->maps.control_ring), on_record,
+                       s);
+        if (r)
+            r = err_set(e, r, "ring buffer: %s", strerror(-r));
     }
     if (r) {
         source_close(&s);
@@ -369,9 +364,8 @@ void source_close(struct source **sp)
     CHECK_OBJ(s, SOURCE_MAGIC);
     libraries_fini(&s->libraries);
     tls_probes_fini(&s->probes);
-    rings_close(&s->data);
+    rings_close(&s->rings);
     verdicts_fini(&s->verdicts);
-    ring_buffer__free(s->control);
     counts_fini(&s->counts);
     bpf_unload(&s->loaded);
     CLEAR_MAGIC(s);
@@ -386,7 +380,7 @@ const char *source_tier(const struct source *s)
 
 int source_fd(const struct source *s)
 {
-    return s->data.epoll;
+    return s->rings.epoll;
 }
 
 /* ---- running ---- */
@@ -395,14 +389,14 @@ void source_drain_control(struct source *s, struct capture *c, struct recording 
 {
     s->capture = c;
     s->recording = rec;
-    ring_buffer__consume(s->control);
+    rings_consume_control(&s->rings);
 }
 
 size_t source_drain(struct source *s, struct capture *c, struct recording *rec, bool *more)
 {
     s->drained = 0;
     source_drain_control(s, c, rec);
-    *more = rings_consume(&s->data);
+    *more = rings_consume(&s->rings);
     if (s->has_tls) {
         libraries_look(&s->libraries, clock_mono_ns());
         s->skel->bss->probes_follow = !libraries_is_everywhere(&s->libraries);

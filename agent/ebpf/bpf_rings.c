@@ -2,49 +2,31 @@
 #include "agent/ebpf/bpf_rings.h"
 
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#include "bpf/tailrace.skel.h"
-#pragma GCC diagnostic pop
-
 /* Of one ring in one drain: an 8 MB ring of the smallest records has about as many. */
 enum { RECORDS_MAX = 65536 };
 
-/* libbpf stops after a record for which this is negative; that one counts as read. */
-static int on_sample(void *arg, void *data, size_t size)
-{
-    struct rings *r = arg;
-
-    r->fn(r->arg, data, size);
-    return --r->left ? 0 : -EAGAIN;
-}
-
-int rings_watch(struct rings *r, int fd)
+static int add(const struct rings *r, struct ring *ring, int fd)
 {
     struct epoll_event e = {.events = EPOLLIN};
+    struct bpf_map_info info = {0};
+    uint32_t size = sizeof(info);
+    int res = bpf_obj_get_info_by_fd(fd, &info, &size);
 
-    return epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
+    if (res == 0)
+        res = ring_open(ring, fd, info.max_entries, r->fn, r->arg);
+    if (res == 0 && epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e))
+        res = -errno;
+    return res;
 }
 
-static int add(struct rings *r, int fd)
+int rings_open(struct rings *r, const struct loaded *l, int control, ring_fn *fn, void *arg)
 {
-    r->reader[r->n] = ring_buffer__new(fd, on_sample, r, NULL);
-    if (!r->reader[r->n])
-        return -errno;
-    r->n++;
-    return rings_watch(r, fd);
-}
-
-int rings_open(struct rings *r, const struct loaded *l,
-               int (*fn)(void *arg, void *data, size_t size), void *arg)
-{
-    int res = 0;
+    int res;
 
     memset(r, 0, sizeof(*r));
     r->fn = fn;
@@ -52,19 +34,26 @@ int rings_open(struct rings *r, const struct loaded *l,
     r->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (r->epoll < 0)
         return -errno;
-    for (unsigned i = 0; i < l->n_rings && res == 0; i++)
-        res = add(r, l->ring_fds[i]);
+    res = add(r, &r->control, control);
+    for (; r->n < l->n_rings && res == 0; r->n++)
+        res = add(r, &r->data[r->n], l->ring_fds[r->n]);
     return res;
 }
 
 void rings_close(struct rings *r)
 {
     for (unsigned i = 0; i < r->n; i++)
-        ring_buffer__free(r->reader[i]);
+        ring_close(&r->data[i]);
+    ring_close(&r->control);
     r->n = 0;
     if (r->epoll > 0)
         close(r->epoll);
     r->epoll = 0;
+}
+
+size_t rings_consume_control(struct rings *r)
+{
+    return ring_consume(&r->control, RECORDS_MAX);
 }
 
 bool rings_consume(struct rings *r)
@@ -72,9 +61,7 @@ bool rings_consume(struct rings *r)
     bool more = false;
 
     for (unsigned i = 0; i < r->n; i++) {
-        r->left = RECORDS_MAX;
-        ring_buffer__consume(r->reader[(r->first + i) % r->n]);
-        more |= r->left == 0;
+        more |= ring_consume(&r->data[(r->first + i) % r->n], RECORDS_MAX) == RECORDS_MAX;
     }
     r->first = r->n ? (r->first + 1) % r->n : 0;
     return more;

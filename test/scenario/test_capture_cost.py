@@ -39,6 +39,7 @@ def test_memory_at_rest(tmp_path, sink):
         assert sum(held.values()) * 0.9 <= sum(told.values()) - storage <= sum(held.values()) * 1.1
         print(f"maps {sum(told.values()) / MB:.1f} MB, resident {resident(a.child.pid) / MB:.1f} MB", told)
         assert sum(told.values()) <= 32 * MB, told
+        assert resident(a.child.pid) <= 20 * MB
     finally:
         assert a.stop() == 0
 
