@@ -50,13 +50,24 @@ static unsigned ring_count(unsigned asked)
     return MIN(n, (unsigned)WIRE_RINGS);
 }
 
-static int make_rings(struct loaded *l, const struct source_config *c)
+/* Rings that nobody asked for share what one may take, or 16 MB: 64 CPUs are no reason for more. */
+static uint32_t ring_share(const struct source_config *c, unsigned n)
+{
+    uint64_t all = MAX(c->ring_bytes, (uint64_t)16 << 20);
+    uint32_t bytes = ring_size(c->ring_bytes);
+
+    while (!c->rings && (uint64_t)bytes * n > all)
+        bytes >>= 1;
+    return bytes;
+}
+
+static int make_rings(struct loaded *l)
 {
     int outer = bpf_map__fd(l->skel->maps.data_rings), r = 0;
+    uint32_t bytes = (uint32_t)l->skel->rodata->ring_bytes;
 
     for (uint32_t i = 0; i < l->n_rings && r == 0; i++) {
-        int fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "tailrace_data", 0, 0,
-                                ring_size(c->ring_bytes), NULL);
+        int fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "tailrace_data", 0, 0, bytes, NULL);
 
         l->ring_fds[i] = fd;
         r = fd < 0 || bpf_map_update_elem(outer, &i, &fd, BPF_ANY) ? -errno : 0;
@@ -82,10 +93,10 @@ static void configure(struct loaded *l, const struct source_config *c)
     l->skel->rodata->select_unknown = sel->n_exes > 0;
     if (c->tls)
         tls_prepare(l->skel);
-    l->skel->rodata->wake_bytes = ring_size(c->ring_bytes) / 4;
     l->n_rings = ring_count(c->rings);
     l->skel->rodata->n_rings = l->n_rings;
-    l->skel->rodata->ring_bytes = ring_size(c->ring_bytes);
+    l->skel->rodata->ring_bytes = ring_share(c, l->n_rings);
+    l->skel->rodata->wake_bytes = l->skel->rodata->ring_bytes / 4;
     bpf_map__set_max_entries(l->skel->maps.control_ring, ring_size(c->control_ring_bytes));
 }
 
@@ -124,7 +135,7 @@ static int try_tier(struct loaded *l, const struct source_config *c, const char 
     if (r == 0) {
         fill_ports(l, c->selection);
         *doing = "data rings";
-        r = make_rings(l, c);
+        r = make_rings(l);
     }
     if (r == 0) {
         *doing = "attach";

@@ -95,7 +95,7 @@ const struct option ebpf_options[] = {
      .max = 8,
      .help =
          "Data rings, each of ring_size; a connection always uses the same one. 0: one for each "
-         "8 CPUs."},
+         "8 CPUs, smaller ones where they would take more than 16 MB together."},
     {.key = "control_ring_size",
      .type = OPT_UINT,
      .offset = AT(control_ring_size),
