@@ -3,11 +3,13 @@ nearest one. One valid file, and what becomes of it when one thing in it is writ
 """
 
 import os
+import re
 import subprocess
 
 import pytest
+import yaml
 
-from harness.process import program
+from harness.process import ROOT, program
 
 GOOD = """\
 receivers:
@@ -531,3 +533,50 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc/a, otlp_
         path.write_text(text)
         code, answer = validate("--config", path)
         assert code == 0, answer
+
+
+def refused_keys():
+    """[(section, component, keys)] that the reference pages call refused, from all pages."""
+    out = []
+    for page in sorted((ROOT / "docs" / "reference").glob("*s.md")):
+        name = None
+        for line in page.read_text().splitlines():
+            if line.startswith("## "):
+                name = line[3:].strip()
+            elif line.startswith("Keys of the Collector that are refused:"):
+                out.append((page.stem, name, re.findall(r"`([^`]+)`", line)))
+    return out
+
+
+@pytest.mark.parametrize("section, name, keys", refused_keys(), ids=lambda x: x if isinstance(x, str) else "")
+def test_keys_that_the_pages_call_refused_are_refused_by_name(section, name, keys):
+    listed = subprocess.run([program("tailrace-gateway"), "components"], capture_output=True, text=True,
+                            timeout=60).stdout
+    binary = "tailrace-gateway" if f"name: {name}\n" in listed else "tailrace-agent"
+    tree = {}
+    for key in keys:
+        at = tree
+        *path, last = key.split("::")
+        for part in path:
+            if part.endswith("[]"):
+                at = at.setdefault(part[:-2], [{}])[0]
+            else:
+                at = at.setdefault(part, {})
+        at[last] = 1
+    text = f"{section}: {{{name}: {yaml.safe_dump(tree, default_flow_style=True).strip()}}}"
+    r = subprocess.run([program(binary), "--config", f"yaml:{text}", "validate"], capture_output=True,
+                       text=True, timeout=60)
+    for key in keys:
+        last = key.split("::")[-1]
+        assert f"the Collector's key '{last}' is not supported here" in r.stderr, (key, r.stderr)
+
+
+def test_components_that_are_called_missing_are_refused_by_name():
+    rows = re.findall(r"^\| (receivers|processors|exporters|connectors|extensions) \| (.+) \|$",
+                      (ROOT / "docs" / "missing.md").read_text(), re.M)
+    assert len(rows) == 5
+    for section, names in rows:
+        ids = names.split(", ")
+        code, answer = validate("--config", f"yaml:{section}: {{{', '.join(f'{i}: ' for i in ids)}}}")
+        for i in ids:
+            assert any(f"{section}::{i}: no such {section[:-1]} in this build" in line for line in answer), i
