@@ -140,7 +140,7 @@ int batch_pack(struct batch **out, const struct batch *b) MUSTCHECK;
 int batch_unpack(struct batch **out, const struct batch *packed) MUSTCHECK;
 static inline bool batch_is_packed(const struct batch *b)
 {
-    return b->n_records == 0 && b->items > 0;
+    return b->n_records == 0 && b->raw.n > 0;
 }
 /*
  * Splits off the first max_items items: *head has at most that many (at least one record; a metric
