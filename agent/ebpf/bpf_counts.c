@@ -55,7 +55,7 @@ static void set_histogram(struct metrics *m, struct metric_series *series,
 static struct metric_series *series_of(const struct counts *k, struct metrics *m,
                                        enum agent_metric id, struct str resource, struct str attrs)
 {
-    struct metric_series *s = metrics_series(m, id, resource, attrs);
+    struct metric_series *s = metrics_counted(m, id, resource, attrs);
 
     if (s && (s->is_ended || (!s->sum && !s->exp.count)))
         s->start_ns = k->read_wall_ns;

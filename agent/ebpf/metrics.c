@@ -119,6 +119,19 @@ static uint64_t series_hash(enum agent_metric id, struct str resource, struct st
     return hash_mix(hash_mix(hash_str(resource), hash_str(attrs)), id);
 }
 
+struct metric_series *metrics_counted(struct metrics *m, enum agent_metric id, struct str resource,
+                                      struct str attrs)
+{
+    struct series_key k = {id, resource, attrs};
+    uint64_t hash = series_hash(id, resource, attrs);
+    struct metric_series *s = hashmap_find(&m->by_key, hash, series_eq, &k);
+
+    if (s)
+        return s;
+    m->changed = true;
+    return series_new(m, &k, hash);
+}
+
 struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, struct str resource,
                                      struct str attrs)
 {
@@ -127,11 +140,9 @@ struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, st
     struct metric_series *s = hashmap_find(&m->by_key, hash, series_eq, &k);
     struct buf overflow;
 
-    if (s)
-        return s;
+    if (s || m->n < m->max)
+        return s ? s : metrics_counted(m, id, resource, attrs);
     m->changed = true;
-    if (m->n < m->max)
-        return series_new(m, &k, hash);
     m->overflowed++;
     buf_init(&overflow);
     encode_attr(&overflow, metrics_attr_field(id), STR("otel.metric.overflow"),

@@ -57,6 +57,10 @@ void metrics_fini(struct metrics *m);
 /* The series, made when new; past max_series the overflow series of that metric and resource. */
 struct metric_series *metrics_series(struct metrics *m, enum agent_metric id, struct str resource,
                                      struct str attrs);
+/* The same whatever max_series says: of what is set as a whole, which an overflow series cannot be
+ * twice; the kernel's tables bound it. */
+struct metric_series *metrics_counted(struct metrics *m, enum agent_metric id, struct str resource,
+                                      struct str attrs);
 /* Duration of a request; incomplete ones are not counted, their times are not known. */
 void metrics_request(struct metrics *m, const struct request *r, struct str resource);
 /* What the resource names is gone: its series end after the next batch. */
