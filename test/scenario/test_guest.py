@@ -101,6 +101,16 @@ def test_the_tier_is_the_one_that_was_forced(guest):
     assert "left out" not in guest.text("agent.log")
 
 
+def test_the_tier_that_is_chosen(guest):
+    """Without force: the first that works, and the log tells why not those before it."""
+    log = guest.text("agent.log" if guest.tier == "auto" else "auto.log")
+    if guest.series == "6.1" and guest.tier == "fexit":
+        assert "no capture tier sock_length: tr_send_length: load:" in log
+        assert "capturing by tier fexit\n" in log
+    elif guest.tier == "auto":
+        assert "no capture tier" not in log
+
+
 def test_a_tier_that_is_not_there_is_an_error_that_names_the_hook(guest):
     if guest.series != "6.1":
         assert "refused" not in guest.told

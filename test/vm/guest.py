@@ -25,7 +25,7 @@ EVENTS, CGROUPS = pathlib.Path("/sys/kernel/tracing"), pathlib.Path("/sys/fs/cgr
 CONFIG = f"""
 receivers:
   ebpf:
-    capture_tier: {TIER}
+    capture_tier: TIER
     ports: [{PORT}, {TLS_PORT}]
     exe: ['*/curl']
     pids: [{os.getpid()}]
@@ -276,6 +276,13 @@ def foreign_bytes():
 
 # ---- the whole ----
 
+def choose():
+    """The tier that is taken when none is forced."""
+    p = start_agent("auto", "auto.log")
+    p.terminate()
+    p.wait()
+
+
 def agent_left_behind():
     """An agent that is killed leaves its events in tracefs; the next one takes them over."""
     p = start_agent()
@@ -328,10 +335,9 @@ def start_nginx():
     return p
 
 
-def start_agent():
-    path = pathlib.Path("/tmp/agent.yaml")
-    path.write_text(CONFIG)
-    log = RESULTS / "agent.log"
+def start_agent(tier=TIER, log="agent.log"):
+    path, log = pathlib.Path("/tmp/agent.yaml"), RESULTS / log
+    path.write_text(CONFIG.replace("TIER", tier))
     p = subprocess.Popen([AGENT, "--config", path], stdout=log.open("w"), stderr=subprocess.STDOUT)
 
     def ready():
@@ -375,6 +381,8 @@ def main():
     blocked_before = BlockedReader(9301)
     if TIER == "kprobe":
         agent_left_behind()
+    elif TIER != "auto":
+        choose()
     agent = start_agent()
     step("agent")
     blocked_before.use()
