@@ -361,8 +361,9 @@ static __always_inline void set_position(struct event *e, struct sock *sk)
 }
 
 /*
- * A TLS record as a direction's first bytes, or, of a connection that was met in mid-life, as those
- * of a call: the first record goes up if it is of the handshake, ciphertext stays.
+ * A TLS record as a direction's first bytes, or, of a connection that was met in mid-life or is
+ * used by a TLS library, as those of a call: the first record goes up if it is of the handshake,
+ * ciphertext stays.
  */
 static __always_inline void look_for_tls(struct event *e, const struct source *s)
 {
@@ -430,16 +431,19 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
     set_wanted(&e);
     if (c->mode == WIRE_NOTHING)
         return 0;
-    if (e.head) {
+    bool turns = call && !c->opaque; /* may become TLS in mid-life: CONNECT, STARTTLS */
+    if (e.head || turns) {
         if (dir == WIRE_RECV && (flags & MSG_TRUNC))
             s.hole = WIRE_HOLE_TRUNCATED;
         else
             find_source(&s, sk, dir);
         if (s.hole)
-            e.hole = s.hole;
-        else if (!c->opaque && (c->joined ? c->mode == WIRE_UNDECIDED : e.pos == 0))
+            e.hole = e.head ? s.hole : e.hole;
+        else if (turns || (!c->opaque && (c->joined ? c->mode == WIRE_UNDECIDED : e.pos == 0)))
             look_for_tls(&e, &s);
     }
+    if (turns && c->opaque)
+        ssl_bind(call, sk, c);
     if (e.head && !s.hole)
         send_bytes(&e, &s);
     else

@@ -73,16 +73,16 @@ static __always_inline struct ssl_state *ssl_fresh(const struct wire_ssl_key *k,
 
 /*
  * For every socket call in an SSL call, also one that would block. A socket that began with
- * something else than TLS is not the object's: certificate checks and session stores are asked
- * inside of calls, too.
+ * something else than TLS is not the object's until it carries TLS: certificate checks and session
+ * stores are asked inside of calls, too.
  */
 static __always_inline void ssl_bind(struct ssl_call *call, struct sock *sk, struct conn *c)
 {
     struct wire_ssl_key k = {.ssl = call->ssl, .tgid = bpf_get_current_pid_tgid() >> 32};
     u64 cookie = cookie_of(sk);
+    call->is_touched = 1;
     if (!cookie || (c && !c->opaque && !c->joined && (c->pos[0] | c->pos[1])))
         return;
-    call->is_touched = 1;
     struct ssl_state *s = bpf_map_lookup_elem(&ssl_states, &k);
     if (!s || s->cookie != cookie)
         ssl_fresh(&k, cookie);
@@ -93,11 +93,11 @@ static __always_inline void ssl_bind(struct ssl_call *call, struct sock *sk, str
     }
 }
 
-/* A verdict on an opaque connection is about its plaintext. */
+/* What was judged before the connection turned to TLS says nothing of what is inside. */
 static __always_inline void ssl_verdict(struct ssl_state *s)
 {
     struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &s->cookie);
-    if (!v)
+    if (!v || (v->layer == WIRE_LAYER_SOCKET && v->mode != WIRE_NOTHING))
         return;
     s->mode = (u8)v->mode;
     s->head[0] = v->head[0];

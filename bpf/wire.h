@@ -158,7 +158,7 @@ WIRE_ASSERT(wire_process, 32);
 struct wire_verdict {
     wire_u32 mode; /* enum wire_mode */
     wire_u32 head[2], tail[2];
-    wire_u32 pad;
+    wire_u32 layer; /* what was judged */
 };
 WIRE_ASSERT(wire_verdict, 24);
 

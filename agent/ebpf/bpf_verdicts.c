@@ -83,6 +83,8 @@ void verdicts_write(struct verdicts *w, const struct capture_verdict *v, size_t 
     grow(w, n);
     for (size_t i = 0; i < n; i++) {
         struct wire_verdict x = {.mode = modes[v[i].mode],
+                                 .layer =
+                                     v[i].layer == LAYER_TLS ? WIRE_LAYER_TLS : WIRE_LAYER_SOCKET,
                                  .head = {v[i].head[DIR_SEND], v[i].head[DIR_RECEIVE]},
                                  .tail = {v[i].tail[DIR_SEND], v[i].tail[DIR_RECEIVE]}};
 

@@ -145,7 +145,9 @@ static void verdict(struct connections *cs, struct conn *c, enum capture_mode mo
     c->mode = mode;
     c->wants_all = all;
     v = &cs->verdicts[cs->n_verdicts++];
-    *v = (struct capture_verdict){.cookie = c->cookie, .mode = mode};
+    *v = (struct capture_verdict){.cookie = c->cookie,
+                                  .mode = mode,
+                                  .layer = c->layers[LAYER_TLS].used ? LAYER_TLS : LAYER_SOCKET};
     if (mode != CAPTURE_BYTES)
         return;
     v->head[dir_of(c, FLOW_REQUEST)] = REQUEST_HEAD;
@@ -554,8 +556,11 @@ static void start_generation(struct connections *cs, struct conn *c, const struc
         }
     }
     ch->generation = r->generation;
-    if (r->layer == LAYER_TLS && !ch->used)
+    if (r->layer == LAYER_TLS && !ch->used) {
         channel_end(cs, c, LAYER_SOCKET); /* plaintext silences the socket layer */
+        if (c->mode != CAPTURE_NOTHING)
+            c->mode = CAPTURE_UNDECIDED; /* what was judged of that is not about the plaintext */
+    }
     if (r->layer == LAYER_TLS)
         c->layers[LAYER_SOCKET].state = CHANNEL_SKIPPING;
     ch->used = true;

@@ -100,6 +100,7 @@ enum capture_mode { CAPTURE_UNDECIDED, CAPTURE_BYTES, CAPTURE_LENGTHS, CAPTURE_N
 struct capture_verdict {
     uint64_t cookie;
     enum capture_mode mode;
+    enum layer layer;                          /* that was judged */
     uint32_t head[DIR_COUNT], tail[DIR_COUNT]; /* bytes of each call */
     /* Whose further connections should begin with this verdict; ROLE_UNKNOWN: nobody's. */
     enum role role;

@@ -257,6 +257,17 @@ def test_plaintext_without_a_socket_is_marked(agent, pems, tmp_path, runtime):
         child.stop()
 
 
+def hand_on(source, target, seen=None):
+    try:
+        while (data := source.recv(65536)):
+            if seen is not None:
+                seen += data
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the other side was quicker
+
+
 class Relay:
     """Hands bytes on between a client and a server, and keeps them."""
 
@@ -270,19 +281,10 @@ class Relay:
     def run(self):
         near, _ = self.listener.accept()
         far = socket.create_connection(("127.0.0.1", self.to))
-        other = threading.Thread(target=self.pump, args=(far, near), daemon=True)
+        other = threading.Thread(target=hand_on, args=(far, near, self.seen), daemon=True)
         other.start()
-        self.pump(near, far)
+        hand_on(near, far, self.seen)
         other.join()
-
-    def pump(self, source, target):
-        while (data := source.recv(65536)):
-            self.seen += data
-            target.sendall(data)
-        try:
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the other side was quicker
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["new", "joined"])
@@ -376,6 +378,41 @@ def test_newer_library(agent, server):
     assert "the function inside SSL_write" in a.child.log()
     ask(port, "newer")
     assert_all_once(a.settled(EACH, port), "newer")
+
+
+class Proxy:
+    """Answers CONNECT, then hands bytes on, for one client."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        near, _ = self.listener.accept()
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += near.recv(1)
+        far = socket.create_connection(("127.0.0.1", int(head.split()[1].split(b":")[1])))
+        near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        threading.Thread(target=hand_on, args=(far, near), daemon=True).start()
+        hand_on(near, far)
+
+
+def test_a_connection_that_turns_to_tls(agent, server, copy):
+    """After CONNECT the same socket carries TLS: requests inside are told with it."""
+    port, = free_ports(1)
+    a = agent(exe="['*/curl']")
+    server(copy, port).wait_log("loaded")
+    proxy = Proxy()
+    subprocess.run(["curl", "-s", "-k", "-x", f"http://127.0.0.1:{proxy.port}", "-o", "/dev/null",
+                    f"https://127.0.0.1:{port}/t[0-9]"], check=True, timeout=60)
+    wait_until(lambda: len([s for s in a.spans() if s.path and s.path.startswith("/t")]) >= 10, 20, "ten spans")
+    spans = [s for s in a.spans() if s.path and s.path.startswith("/t")]
+    assert sorted(s.path for s in spans) == [f"/t{i}" for i in range(10)]
+    for s in spans:
+        assert not s.is_server and s.attrs["url.scheme"] == "https"
+        assert s.attrs["network.peer.port"] == proxy.port and "tailrace.peer_unknown" not in s.attrs, s
 
 
 def test_doctor_tells_what_tls_uses(agent, server, copy):

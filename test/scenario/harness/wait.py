@@ -1,5 +1,6 @@
 """Waiting for a condition instead of sleeping."""
 
+import random
 import socket
 import time
 
@@ -36,12 +37,18 @@ def stable(read, quiet=0.6, timeout=20.0):
 
 
 def free_ports(n):
-    """n TCP ports of loopback that were free a moment ago."""
+    """n TCP ports of loopback that were free a moment ago, and that no client is given meanwhile: below those that
+    the kernel hands out."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+        low = int(f.read().split()[0])
     socks = []
-    for _ in range(n):
+    while len(socks) < n:
         s = socket.socket()
-        s.bind(("127.0.0.1", 0))
-        socks.append(s)
+        try:
+            s.bind(("127.0.0.1", random.randrange(max(1024, low - 20000), low) if low > 1024 else 0))
+            socks.append(s)
+        except OSError:
+            s.close()
     ports = [s.getsockname()[1] for s in socks]
     for s in socks:
         s.close()
