@@ -19,7 +19,7 @@
 #include "common/pipeline/telemetry.h"
 
 /* While draining nobody waits longer between two attempts. */
-enum { TICK_MS = 20, DRAIN_RETRY_MS = 1000 };
+enum { TICK_MS = 20, PACK_AFTER_MS = 250, DRAIN_RETRY_MS = 1000 };
 #define QUEUE_MAGIC 0x51554555u
 
 struct item {
@@ -384,15 +384,25 @@ static void dispatch(struct queue *q)
     entry_update(&q->entry, is_full, q);
 }
 
+/* With the lock held: the back end does not keep up, and not just for a moment. */
+static bool is_stuck(const struct queue *q)
+{
+    if (q->in_flight < q->c->num_consumers || list_is_empty(&q->waiting) ||
+        q->n_waiting < q->c->num_consumers)
+        return false;
+    const struct item *oldest = LIST_ENTRY(q->waiting.next, struct item, in_list);
+    return clock_mono_ns() - oldest->enqueued_ns >= PACK_AFTER_MS * NS_PER_MS;
+}
+
 /*
- * A batch that will wait, since all consumers are busy, is packed: tables and the spare room of
- * chunks are as much again as the data. While the back end keeps up nothing is copied.
+ * A batch that will wait is packed: tables and the spare room of chunks are as much again as the
+ * data. While the queue moves nothing is copied and walked again: that costs as much as forwarding.
  */
 static void pack_if_waiting(struct queue *q, struct batch **b)
 {
     struct batch *packed;
     pthread_mutex_lock(&q->lock);
-    bool waits = q->in_flight >= q->c->num_consumers && q->n_waiting >= q->c->num_consumers;
+    bool waits = is_stuck(q);
     pthread_mutex_unlock(&q->lock);
     if (!waits || batch_is_packed(*b) || batch_pack(&packed, *b) != 0)
         return;
