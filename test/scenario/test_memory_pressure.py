@@ -102,7 +102,9 @@ def test_more_than_memory_holds(gateway, counting_sink, rest_ms):
     print(end, acked[-1], *(f"{name} {getattr(water, name) / MIB:.0f} MiB"
                             for name in ("used", "mapped", "resident")))
     assert len(acked) > 3 * seconds, "the load generator itself was starved"
-    for (t0, n0), (t1, n1) in zip(acked, acked[4:]):
+    begun = [sample for sample in acked if sample[1] > 0]  # 200 connections take their time on a busy host
+    assert begun and begun[0][0] < 3, f"nothing was accepted at first: {acked}"
+    for (t0, n0), (t1, n1) in zip(begun, begun[4:]):
         assert n1 > n0, f"nothing was accepted between {t0} s and {t1} s: {acked}"
     wait_until(lambda: stats()["spans"] >= end["acked_spans"], 30, "all that was accepted")
     ledger.assert_explained(gw.self_metrics)
