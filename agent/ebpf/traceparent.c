@@ -10,20 +10,23 @@ enum {
     LENGTH = 55, /* 00-<32>-<16>-<2> */
 };
 
+/* Lower case only, as the recommendation has it; -1 for anything else. */
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* Lower-case hex only (3.2.2.2). */
 static bool hex_bytes(const char *p, uint8_t *out, size_t n)
 {
-    for (size_t i = 0; i < 2 * n; i++) {
-        char c = p[i];
-        unsigned v;
+    for (size_t i = 0; i < n; i++) {
+        int high = hex_digit(p[2 * i]), low = hex_digit(p[2 * i + 1]);
 
-        if (c >= '0' && c <= '9')
-            v = (unsigned)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            v = (unsigned)(c - 'a' + 10);
-        else
+        if (high < 0 || low < 0)
             return false;
-        out[i / 2] = (uint8_t)(i % 2 ? out[i / 2] | v : v << 4);
+        out[i] = (uint8_t)(high << 4 | low);
     }
     return true;
 }

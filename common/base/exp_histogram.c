@@ -97,7 +97,7 @@ static void add_at(struct exp_buckets *b, int32_t index, uint64_t times)
     uint32_t before = index < b->offset ? (uint32_t)(b->offset - index) : 0;
     uint32_t n = MAX(b->n + before, (uint32_t)(index - b->offset + (int32_t)before) + 1);
     if (n > b->cap) {
-        b->counts = xrealloc(b->counts, n * 2 * sizeof(*b->counts));
+        b->counts = xrealloc(b->counts, 2 * sizeof(*b->counts) * n);
         b->cap = n * 2;
     }
     if (before) {

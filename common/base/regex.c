@@ -189,8 +189,8 @@ unsigned regex_groups(const struct regex *r, struct str subject, struct str *gro
         return 0;
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(thread_match_data());
     unsigned filled = MIN(n, r->n_groups + 1);
-    for (unsigned i = 0; i < filled; i++) {
-        bool set = i < (unsigned)found && at[2 * i] != PCRE2_UNSET;
+    for (size_t i = 0; i < filled; i++) {
+        bool set = i < (size_t)found && at[2 * i] != PCRE2_UNSET;
         groups[i] = set ? str_make(subject.p + at[2 * i], at[2 * i + 1] - at[2 * i])
                         : (struct str){NULL, 0};
     }

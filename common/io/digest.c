@@ -12,7 +12,7 @@ void digest_sha256_hex(const void *p, size_t n, char hex[DIGEST_SHA256_HEX + 1])
     unsigned len = 0;
     int ok = EVP_Digest(p ? p : "", n, md, &len, EVP_sha256(), NULL);
     ASSERT(ok == 1 && len * 2 == DIGEST_SHA256_HEX);
-    for (unsigned i = 0; i < len; i++) {
+    for (size_t i = 0; i < len; i++) {
         hex[2 * i] = digits[md[i] >> 4];
         hex[2 * i + 1] = digits[md[i] & 15];
     }

@@ -356,7 +356,11 @@ static int listen_on(struct http_server *s, const char *endpoint, struct err *e)
 {
     char host[256], port[16];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *ai = NULL;
-    struct sockaddr_storage sa;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sa = {.v6 = {0}};
     socklen_t len = sizeof(sa);
     int on = 1, off = 0, r;
     if (endpoint_split(endpoint, host, sizeof(host), port, sizeof(port)))
@@ -364,6 +368,7 @@ static int listen_on(struct http_server *s, const char *endpoint, struct err *e)
     r = getaddrinfo(host[0] ? host : NULL, port, &hints, &ai);
     if (r)
         return err_set(e, -EINVAL, "endpoint '%s': %s", endpoint, gai_strerror(r));
+    ASSERT(ai);
     /* Without a host all addresses are meant: an IPv6 socket takes IPv4 too. */
     struct addrinfo *a = ai;
     for (struct addrinfo *i = ai; !host[0] && i; i = i->ai_next)
@@ -376,14 +381,13 @@ static int listen_on(struct http_server *s, const char *endpoint, struct err *e)
         if (a->ai_family == AF_INET6)
             setsockopt(s->fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
         if (bind(s->fd, a->ai_addr, a->ai_addrlen) || listen(s->fd, BACKLOG) ||
-            getsockname(s->fd, (struct sockaddr *)&sa, &len))
+            getsockname(s->fd, &sa.any, &len))
             r = -errno;
     }
     freeaddrinfo(ai);
     if (r)
         return err_set(e, r, "cannot listen on %s: %s", endpoint, strerror(-r));
-    s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                             : ((struct sockaddr_in *)&sa)->sin_port);
+    s->port = ntohs(sa.any.sa_family == AF_INET6 ? sa.v6.sin6_port : sa.v4.sin_port);
     return 0;
 }
 

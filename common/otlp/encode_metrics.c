@@ -65,13 +65,18 @@ void metric_point_histogram(struct metric_draft *m, const struct point_head *p,
     wire_end(b, mark);
 }
 
+/* sint32: 0, -1, 1, -2 ... are 0, 1, 2, 3 ... */
+static uint32_t zigzag(int32_t v)
+{
+    return ((uint32_t)v << 1) ^ (v < 0 ? UINT32_MAX : 0);
+}
+
 static void put_buckets(struct buf *b, uint32_t number, const struct exp_buckets *v)
 {
     if (v->n == 0)
         return;
     size_t mark = wire_begin(b, number);
-    /* sint32: zigzag */
-    wire_put_u64(b, 1, ((uint32_t)v->offset << 1) ^ (uint32_t)(v->offset >> 31));
+    wire_put_u64(b, 1, zigzag(v->offset));
     size_t packed = wire_begin(b, 2);
     for (uint32_t i = 0; i < v->n; i++)
         wire_put_varint(b, v->counts[i]);
@@ -86,7 +91,7 @@ void metric_point_exp_histogram(struct metric_draft *m, const struct point_head 
     size_t mark = begin_point(m, p);
     wire_put_i64(b, 4, h->count);
     wire_put_double(b, 5, h->sum);
-    wire_put_u64(b, 6, ((uint32_t)h->scale << 1) ^ (uint32_t)(h->scale >> 31));
+    wire_put_u64(b, 6, zigzag(h->scale));
     wire_put_i64(b, 7, h->zero_count);
     put_buckets(b, 8, &h->positive);
     put_buckets(b, 9, &h->negative);

@@ -52,7 +52,9 @@ struct any any_read(struct str value)
             break;
         }
     }
-    return r < 0 ? (struct any){.type = ANY_EMPTY} : v;
+    if (r < 0)
+        v = (struct any){.type = ANY_EMPTY};
+    return v;
 }
 
 /* ---- text ---- */

@@ -110,7 +110,7 @@ static int take_own_flag(struct cli *c, int i, int argc, char **argv)
 /* One flag at argv[i]: how many arguments it took, or -EINVAL. */
 static int take_flag(struct cli *c, int i, int argc, char **argv)
 {
-    const char *value;
+    const char *value = "";
     int used;
 
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
@@ -254,7 +254,7 @@ static int cmd_validate(struct cli *c)
 static int print_config_args(struct cli *c, bool *redact)
 {
     for (int i = 1; i < c->argc;) {
-        const char *value;
+        const char *value = "";
         int used = match_flag(c, "--mode", i, c->argc, c->argv, &value);
         if (used > 0 && strcmp(value, "unredacted") == 0)
             *redact = false;

@@ -87,13 +87,14 @@ static int read_reference(struct expander *x, struct str ref, const struct yaml_
     int rc = split_reference(x, ref, at, &scheme, &opaque);
     if (rc < 0)
         return rc;
+    *text = STR("");
     rc = source_read(x->c, scheme, opaque, at, text);
     if (rc == 0) { /* opaque goes away: keep what points into it */
         *text = arena_dup(x->c->arena, text->n ? *text : STR(""));
         if (!text->p)
             rc = report_nomem(x->c->report);
     }
-    if (rc == 0 && text->n && memchr(text->p, 0, text->n)) {
+    if (rc == 0 && text->p && memchr(text->p, 0, text->n)) {
         report_error(x->c->report, at, NULL, STR_FMT " holds a NUL character", STR_ARG(ref));
         rc = -EINVAL;
     }

@@ -27,7 +27,7 @@ static void on_log(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
     vsnprintf(text, sizeof(text), fmt, args);
     text[strcspn(text, "\n")] = 0;
     if (!c->what[0] && strncmp(text, prefix, sizeof(prefix) - 1) == 0)
-        strcpy(c->what, text + sizeof(prefix) - 1);
+        snprintf(c->what, sizeof(c->what), "%s", text + sizeof(prefix) - 1);
     at = c->line ? NULL : strstr(text, "(line: ");
     if (at && sscanf(at, "(line: %u, column: %u)", &c->line, &c->column) != 2)
         c->line = 0;
@@ -69,12 +69,18 @@ static void find_key(struct complaint *c, const char *text)
 static char *read_text(const char *path, struct err *e)
 {
     FILE *f = fopen(path, "re");
-    char *text = f ? xalloc(FILE_MAX_BYTES + 2) : NULL;
-    size_t n = f ? fread(text, 1, FILE_MAX_BYTES + 1, f) : 0;
-    int failed = !f || ferror(f) ? errno : n > FILE_MAX_BYTES ? EFBIG : 0;
+    char *text;
+    size_t n;
+    int failed;
 
-    if (f)
-        fclose(f);
+    if (!f) {
+        err_set(e, -errno, "cannot read %s: %s", path, strerror(errno));
+        return NULL;
+    }
+    text = xalloc(FILE_MAX_BYTES + 2);
+    n = fread(text, 1, FILE_MAX_BYTES + 1, f);
+    failed = ferror(f) ? errno : n > FILE_MAX_BYTES ? EFBIG : 0;
+    fclose(f);
     if (failed) {
         free(text);
         err_set(e, -failed, "cannot read %s: %s", path, strerror(failed));

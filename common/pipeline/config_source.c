@@ -114,14 +114,13 @@ static size_t scheme_length(const char *text)
 
 static const char *arena_print(struct yaml_ctx *c, const char *a, const char *b)
 {
-    size_t n = strlen(a), m = strlen(b);
-    char *p = arena_alloc(c->arena, n + m + 1);
+    size_t n = strlen(a) + strlen(b) + 1;
+    char *p = arena_alloc(c->arena, n);
     if (!p) {
         report_nomem(c->report);
         return NULL;
     }
-    memcpy(p, a, n);
-    memcpy(p + n, b, m + 1);
+    snprintf(p, n, "%s%s", a, b);
     return p;
 }
 
@@ -166,7 +165,7 @@ static int load_config(struct yaml_ctx *c, const char *arg, struct yaml_node **o
     const char *name = is_file ? arena_print(c, opaque, "")
                                : arena_print(c, str_is(scheme, "yaml") ? "yaml" : arg, "");
     struct yaml_mark nowhere = {0};
-    struct str text;
+    struct str text = {0};
 
     if (!name)
         return -ENOMEM;

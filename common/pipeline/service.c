@@ -120,7 +120,7 @@ static void sleep_ms(unsigned ms)
 /* A second signal to end cuts the drain short. True when there was one. */
 static bool is_urged(const sigset_t *set)
 {
-    int sig = set ? sigtimedwait(set, NULL, &(struct timespec){.tv_nsec = POLL_MS * 1000000}) : 0;
+    int sig = set ? sigtimedwait(set, NULL, &(struct timespec){.tv_nsec = POLL_MS * 1000000L}) : 0;
     if (!set)
         sleep_ms(POLL_MS);
     return sig == SIGTERM || sig == SIGINT;

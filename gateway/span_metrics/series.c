@@ -418,6 +418,7 @@ static void expire(struct master *m, const struct master_config *c, uint64_t now
             if ((*at)->last_seen_ns < (*oldest)->last_seen_ns)
                 oldest = at;
         struct resource_series *r = *oldest;
+        ASSERT(r); /* n_resources counts them */
         *oldest = r->next;
         drop_resource(m, r);
     }

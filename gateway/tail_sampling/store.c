@@ -53,7 +53,7 @@ void store_fini(struct store *s)
         free_block(s->current);
     for (uint32_t i = 0; i < s->n_pages; i++)
         free(s->pages[i]);
-    mem_account(-(int64_t)(s->n_pages * PAGE * sizeof(struct trace)));
+    mem_account(-(int64_t)(sizeof(struct trace) * PAGE * s->n_pages));
     if (s->slots)
         mem_account(-(int64_t)((s->mask + 1) * sizeof(*s->slots)));
     for (unsigned i = 0; i < STORE_DECIDED; i++)
@@ -82,7 +82,7 @@ static bool grow_ring(struct decisions *d)
     struct decision **pages = try_alloc(n * sizeof(*pages));
     if (!pages)
         return false;
-    for (uint64_t page = d->first / PAGE; page < d->end / PAGE; page++)
+    for (uint64_t page = d->first / PAGE; old && page < d->end / PAGE; page++)
         pages[page & (n - 1)] = d->pages[page & d->mask];
     free(d->pages);
     d->pages = pages;

@@ -343,7 +343,8 @@ static void keep_trace(struct kept *k, struct trace *t)
         k->cap_runs = MAX(k->cap_runs * 2, k->n_runs + t->n_runs + 64u);
         k->runs = xrealloc(k->runs, k->cap_runs * sizeof(*k->runs));
     }
-    memcpy(k->runs + k->n_runs, runs, t->n_runs * sizeof(*runs));
+    if (t->n_runs)
+        memcpy(k->runs + k->n_runs, runs, t->n_runs * sizeof(*runs));
     k->n_runs += t->n_runs;
     k->bytes += t->bytes;
     free(t->more_runs);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A back end to be killed: it writes what it takes to a file before it answers, and answers late.
 
 usage: mortal_sink.py GRPC_PORT HTTP_PORT FILE

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sends COUNT spans with the unmodified OpenTelemetry SDK for Python, then shuts it down.
 
 usage: sdk_python.py grpc|http ENDPOINT COUNT

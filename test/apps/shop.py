@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small shop over HTTP: something to observe. usage: shop.py PORT"""
 
 import http.server

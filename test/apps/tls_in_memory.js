@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // An HTTPS server whose TLS library never touches a socket: node moves the bytes through memory.
 //
 //     node tls_in_memory.js PORT CERT KEY

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An HTTPS server whose TLS library never touches a socket: asyncio moves the bytes through memory.
 
     tls_in_memory.py PORT CERT KEY

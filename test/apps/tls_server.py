@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An HTTPS server on a TLS library of one's choice, by ctypes: every call is the library's own.
 
     tls_server.py LIBRARY PORT CERT KEY [SECONDS [PIECE]]

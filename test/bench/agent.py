@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What observing costs: nginx with and without the agent, in the same run.
 
 One nginx worker on CPU 0; load generator, agent and sink on CPU 1. Four cells, `--pairs` runs each,

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The gateway's cost per span beside a reference without features, in the same run.
 
 For each case (payload shape, spans a request, path, offered rate) the system under test runs pinned

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What `scheduler: true` costs a context switch: two processes that wake each other, on one CPU.
 
 Each pair is a run beside an agent with it and one beside an agent without, in turn; the figure of a

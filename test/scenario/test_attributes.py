@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The attributes processor against the Collector's facts: what each action does to values of each type, in
 which order, and which spans and log records include and exclude choose.
 """

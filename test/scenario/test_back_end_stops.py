@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A back end that stops for a minute: what was kept for it waits in memory, and little besides."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Malformed, truncated, oversized and bomb-compressed requests: the right error, no memory kept."""
 
 import gzip
@@ -83,7 +84,6 @@ MALFORMED = {
 }
 
 
-@pytest.mark.tsan
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_is_refused_by_both_protocols(gateway, sink, name):
     gw = gateway(CONFIG, sink=sink.grpc_port)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmarks run, measure every cell and lose nothing. Their figures are nobody's business here."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an agent at rest takes of memory, and what it holds of the kernel."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Capture of real HTTP traffic: N requests are N server spans and N client spans, and none is wrong."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was not seen is told, to the byte; what is not ours is never seen."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run-queue latency by cgroup, against what the kernel itself counts of the same tasks."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which sockets are seen, in which role, and what becomes of their ends: namespaces, MPTCP, UNIX, lost records."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel side counts of TCP, against what the test did and what the kernel itself counts of it."""
 
 import errno

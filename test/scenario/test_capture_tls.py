@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plaintext of OpenSSL: whose library, which socket, which bytes, and who pays."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent as people start it: without a file, and with nginx in front of a service."""
 
 import subprocess

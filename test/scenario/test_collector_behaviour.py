@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the Collector's own behaviour is, where an accepted configuration promises it: batches and their rests,
 num_traces, which answers are tried again and when, what is sent by default.
 """

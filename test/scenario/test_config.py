@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line and the configuration of the real programs: what is accepted, what is refused and how."""
 
 import json

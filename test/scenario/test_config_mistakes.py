@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mistakes in a configuration: each is refused with file:line:column, path and, where a word was meant, the
 nearest one. One valid file, and what becomes of it when one thing in it is written wrongly.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing acknowledged is lost: at shutdown, over a reload, while the back end is away."""
 
 import collections
@@ -68,7 +69,6 @@ def wait_for_traffic(port):
     wait_until(lambda: sink_spans(port) > 5000, 20, "traffic at the sink")
 
 
-@pytest.mark.tsan
 def test_sigterm_under_load_loses_nothing_acknowledged(gateway, counting_sink):
     gw = gateway(FORWARD, sink=counting_sink.port, generation="1")
     load = start_load(gw.grpc, 3)
@@ -79,7 +79,6 @@ def test_sigterm_under_load_loses_nothing_acknowledged(gateway, counting_sink):
     assert sink_spans(counting_sink.port) >= report["acked_spans"]
 
 
-@pytest.mark.tsan
 def test_sighup_under_load_closes_nothing_and_loses_nothing(gateway, counting_sink):
     gw = gateway(FORWARD, sink=counting_sink.port, generation="1")
     load = start_load(gw.grpc, 4)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The file exporter: what was sent is in the file, in both formats; rotation; a full disk; the end."""
 
 import json
@@ -81,7 +82,6 @@ def split_frames(data):
     assert at == len(data)
 
 
-@pytest.mark.tsan
 def test_json_lines_are_what_was_sent(gateway, tmp_path):
     """All three signals, NaN and split ids included, in one file; the directory is made."""
     path = tmp_path / "a" / "b" / "out.json"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory and back-pressure at the door: who waits, who goes on, who is told what."""
 
 import socket
@@ -70,7 +71,6 @@ def crowd():
         c.close()
 
 
-@pytest.mark.tsan
 def test_an_admitted_message_finishes_beside_one_that_waits(gateway, sink, crowd):
     gw = gateway(CONFIG, sink=sink.grpc_port, metrics_sink=sink.grpc_port)
     crowd(gw.grpc)
@@ -146,7 +146,6 @@ def test_half_a_message_costs_its_stream_not_its_connection(gateway, sink):
     assert "no byte of it came" in gw.child.log()
 
 
-@pytest.mark.tsan
 def test_a_closed_gate_holds_senders_without_an_error(gateway, sink):
     """The back end of traces is away: when its queue is nearly full, senders wait, and no other
     signal does. When it is back everything arrives once."""

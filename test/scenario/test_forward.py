@@ -1,8 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thread through everything: spans in by gRPC and HTTP, out to a back end, byte for byte."""
 
 import urllib.request
 
-import pytest
 
 from harness.gateway import TELEMETRY
 from harness.otlp import SpanMaker, raw_records, request
@@ -29,7 +29,6 @@ def make_request(traces=5):
     return request([s for _ in range(traces) for s in maker.trace()]).SerializeToString()
 
 
-@pytest.mark.tsan
 def test_grpc_spans_arrive_byte_for_byte(gateway, sink):
     gw = gateway(FORWARD, sink=sink.grpc_port)
     body = make_request()
@@ -39,7 +38,6 @@ def test_grpc_spans_arrive_byte_for_byte(gateway, sink):
     assert gw.stop() == 0
 
 
-@pytest.mark.tsan
 def test_http_spans_arrive_byte_for_byte(gateway, sink):
     gw = gateway(FORWARD, sink=sink.grpc_port)
     body = make_request()

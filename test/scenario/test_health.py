@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """health_check answers as the Collector's does."""
 
 import datetime

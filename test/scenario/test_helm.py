@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The chart: what it makes holds together, and the configurations in it are accepted by the programs that run
 them. Where there is a helm it must make the same of it.
 """

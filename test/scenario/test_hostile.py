@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Peers who mean no good: the right error or the end of their connection, memory that stays bounded,
 and other clients who do not notice."""
 

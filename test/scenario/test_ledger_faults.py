@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds that lose data on purpose: the ledger turns red each time. A check that cannot fail is none."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """load_balancing: whole traces at the owners that the Collector's ring names; a list that changes."""
 
 import collections
@@ -15,7 +16,7 @@ from harness.gateway import TELEMETRY
 from harness.metrics import series, total
 from harness.names import NameServer
 from harness.sink import Sink
-from harness.wait import free_ports, stable, wait_until
+from harness.wait import PATIENCE, free_ports, stable, wait_until
 
 BALANCER = """
 receivers:
@@ -25,7 +26,7 @@ exporters:
     routing_key: {key}
     protocol:
       otlp:
-        timeout: 1s
+        timeout: TIMEOUT
         tls: {{insecure: true}}
         retry_on_failure: {{initial_interval: 50ms, max_interval: 200ms}}
     resolver:
@@ -33,7 +34,7 @@ exporters:
 service:
   pipelines:
     traces: {{receivers: [otlp], exporters: [load_balancing]}}
-""" + TELEMETRY
+""".replace("TIMEOUT", f"{PATIENCE}s") + TELEMETRY
 
 
 def ring(endpoints):
@@ -98,7 +99,6 @@ def check_ledger(gw):
     return samples
 
 
-@pytest.mark.tsan
 def test_each_trace_is_whole_at_its_owner(gateway, sinks):
     hosts = hosts_of(sinks)
     gw = gateway(BALANCER, key="traceID", hosts=as_yaml(hosts))
@@ -141,7 +141,6 @@ def test_services_stay_together(gateway, sinks):
     assert gw.stop() == 0
 
 
-@pytest.mark.tsan
 def test_what_waits_for_a_removed_backend_goes_to_others(gateway, sinks):
     """One back end is down and then taken off the list by SIGHUP: every span arrives exactly once."""
     hosts = hosts_of(sinks)
@@ -172,7 +171,6 @@ def test_what_waits_for_a_removed_backend_goes_to_others(gateway, sinks):
     assert gw.stop() == 0
 
 
-@pytest.mark.tsan
 def test_the_list_changes_under_load(gateway, sinks):
     """Back ends come and go by SIGHUP while spans arrive: none is lost, none is sent twice."""
     hosts = hosts_of(sinks)
@@ -230,7 +228,6 @@ def addressed_sinks():
         s.stop()
 
 
-@pytest.mark.tsan
 def test_dns_names_the_backends(gateway, names, addressed_sinks):
     """The list follows the name server; a failed, empty or missing answer keeps it."""
     sinks, port = addressed_sinks, addressed_sinks[0].grpc_port

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Far more is offered than memory holds: what is accepted arrives, and something always is."""
 
 import json

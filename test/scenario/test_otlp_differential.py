@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The walk against a full decode: random messages, mutated on the wire, by the opentelemetry-proto
 package and by batch_read. The result equals the decoder's or is refused, never different.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """otlp_http: what goes out by HTTP/1.1 arrives byte for byte, refusals and lost answers are tried again."""
 
 import itertools
@@ -24,7 +25,6 @@ service:
 """ + TELEMETRY
 
 
-@pytest.mark.tsan
 @pytest.mark.parametrize("compression", ["gzip", "none"])
 def test_spans_arrive_byte_for_byte(gateway, sink, compression):
     gw = gateway(CONFIG, sink=sink.http_port, compression=compression)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The prometheus exporter against the Collector's rules: names, labels, accumulation, staleness. What it
 shows is read by Prometheus' own checker.
 """

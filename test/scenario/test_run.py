@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`scripts/run`, what `make run` calls: a stranger's first minute, and Ctrl-C."""
 
 import os

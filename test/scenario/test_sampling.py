@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tail sampling and span metrics against an oracle: 10,000 traces of 10 spans, shuffled over batches
 and connections, through a balancer into three gateways. The kept set and every kept span's bytes
 equal the oracle's, there is one series for each identity and its calls are the spans sent: with one
@@ -17,7 +18,7 @@ from harness import ledger, metrics
 from harness.gateway import TELEMETRY
 from harness.oracle import kept_by_chance
 from harness.otlp import TRACE_METHOD, SpanMaker, request, span_ids
-from harness.wait import stable, wait_until
+from harness.wait import TSAN, stable, wait_until
 
 BALANCER = """
 receivers:
@@ -121,7 +122,7 @@ def calls_of(gateways):
 
 @pytest.mark.parametrize("loops", [1, 4])
 def test_kept_set_and_calls_equal_the_oracles(gateway, sink, loops):
-    traces = make_traces(10_000)
+    traces = make_traces(2_000 if TSAN else 10_000)
     env = {"TAILRACE_LOOPS": str(loops)}
     gateways = [gateway(SAMPLER, name=f"gateway{i}", sink=sink.grpc_port, decision="4s", env=env)
                 for i in range(3)]

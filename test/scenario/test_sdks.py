@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Unmodified OpenTelemetry SDKs export to the gateway, by gRPC and by HTTP."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service's own metrics: the Collector's names, types and labels, with the values of what was sent;
 by default on port 8888, and health on 13133."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end: what is held is handed on as long as the deadline allows; what is left then is dropped,
 counted, told, and freed."""
 
@@ -73,7 +74,6 @@ def dropped(log):
     return each, [int(n) for n in told]
 
 
-@pytest.mark.tsan
 @pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http", "load_balancing"])
 @pytest.mark.parametrize("processors", ["[]", "[tail_sampling]"], ids=["", "sampled"])
 def test_what_is_left_at_the_deadline_is_told(gateway, hole, exporter, processors):
@@ -92,7 +92,6 @@ def test_what_is_left_at_the_deadline_is_told(gateway, hole, exporter, processor
     assert "does not end" not in log and "Sanitizer" not in log
 
 
-@pytest.mark.tsan
 def test_senders_hear_of_what_is_cut(gateway, hole):
     """Without a queue the sender waits for the back end: at the deadline it is told, not left."""
     gw = gateway(CONFIG, sink=hole.port, sink_http=hole.port, drain="1s", processors="[]",
@@ -107,7 +106,6 @@ def test_senders_hear_of_what_is_cut(gateway, hole):
     assert dropped(gw.child.log())[0] == 10
 
 
-@pytest.mark.tsan
 @pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http", "load_balancing"])
 def test_a_back_end_that_comes_back_in_time_gets_all(gateway, exporter):
     sink = Sink()
@@ -141,7 +139,6 @@ def test_a_second_signal_ends_the_drain(gateway, hole):
     assert dropped(gw.child.log()) == (10, [10])
 
 
-@pytest.mark.tsan
 def test_peers_who_do_not_finish_do_not_hold_the_end(gateway, sink):
     """Half requests on both ports, one that goes on drop by drop: the end comes all the same."""
     gw = gateway(CONFIG, sink=sink.grpc_port, sink_http=sink.http_port, drain="15s", processors="[]",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The span_metrics connector against the Collector's facts: names, attributes, units, buckets, starting zero,
 deltas, adjusted counts, limits and expiry, as an OTLP back end sees them.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TLS between real programs: exporters to grpcio's and Python's servers, curl and grpcio to the receivers. A
 client without tls.insecure speaks TLS or fails, as the Collector's does.
 """

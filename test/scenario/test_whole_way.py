@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way, from real requests: nginx and a Python service -> captured by the agent ->
 load_balancing -> three gateways -> a verifying sink.
 
@@ -161,7 +162,6 @@ def assert_calls(prometheus):
 
 
 @pytest.mark.root
-@pytest.mark.tsan
 def test_whole_way(tmp_path, sink, shop):
     gateways = [Gateway(tmp_path, GATEWAY, name=f"gateway{i}", sink=sink.grpc_port)
                 for i in range(3)]

@@ -125,6 +125,7 @@ static int framed(struct chunk **out, struct file_writer *w, const struct batch 
     } else {
         *out = plain;
     }
+    ASSERT(*out); /* JSON without compression has no length in front */
     size_t n = (*out)->len - LENGTH_PREFIX;
     for (unsigned i = 0; i < LENGTH_PREFIX; i++)
         (*out)->data[i] = (uint8_t)(n >> (24 - 8 * i));

@@ -133,6 +133,7 @@ void prometheus_store_expose(struct prometheus_store *s, const struct prometheus
     qsort(sorted, n, sizeof(struct prometheus_series *), by_family);
     for (size_t i = 0; i < n; i++) {
         const struct prometheus_family *f = sorted[i]->family;
+        ASSERT(f);
         if (f != last) {
             buf_addf(out, "# HELP " STR_FMT " ", STR_ARG(f->name));
             put_help(out, f->help);

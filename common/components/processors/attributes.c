@@ -114,6 +114,7 @@ struct action {
 };
 
 #define ATTRIBUTES_MAGIC 0x41545452u
+#define TWO_TO_63 9223372036854775808.0
 
 struct attributes {
     unsigned magic;
@@ -391,7 +392,7 @@ static bool to_int(const struct any *v, struct any *out)
         return text_to_int(v->s, &out->i);
     if (v->type == ANY_DOUBLE) {
         out->i = (int64_t)v->d;
-        return v->d >= -0x1p63 && v->d < 0x1p63;
+        return v->d >= -TWO_TO_63 && v->d < TWO_TO_63;
     }
     out->i = v->b;
     return v->type == ANY_BOOL;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sends COUNT spans (a parent and its children) with the unmodified SDK, then shuts it down.
 // usage: node index.js grpc|http ENDPOINT COUNT
 'use strict';

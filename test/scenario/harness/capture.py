@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An agent that captures, the spans it made, and real servers to capture from."""
 
 import contextlib

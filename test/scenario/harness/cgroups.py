@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cgroups that a test makes, in the hierarchy of the CPU controller: version 1's, or the unified one."""
 
 import os

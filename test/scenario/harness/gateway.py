@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A running gateway (or an agent without capture) with a configuration of the test's own."""
 
 import grpc

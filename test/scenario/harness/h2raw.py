@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An HTTP/2 client that does what it is told, frame by frame: for faults that no SDK shows."""
 
 import socket

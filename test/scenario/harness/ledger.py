@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ledger: in + made = out + sent + dropped + held at every node, given = taken on every edge."""
 
 from . import metrics

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading Prometheus endpoints and the ledger."""
 
 import re

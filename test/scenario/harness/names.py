@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A name server of the test's own, and a program that asks it and no other."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network namespaces, and a wire between two of them that can delay and lose packets (the kernel may have no netem).
 
 Code runs in a namespace on a thread of this process, so that its sockets are this process's.

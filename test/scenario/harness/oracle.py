@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the sampling policies say, from their definition."""
 
 import fractions

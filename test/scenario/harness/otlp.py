@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OTLP requests for tests: made with the opentelemetry-proto package, split on the wire level."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OTLP/JSON as protobuf's JSON mapping has it: that of OTLP has hex where this has base64."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics that a sink got, as tests ask for them."""
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Child processes: started with a log file, ended by pid, never left behind."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random OTLP requests of all three signals, and other ways to write the same message on the wire."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An OTLP back end that keeps what it gets, byte for byte, and can be made to misbehave."""
 
 import collections

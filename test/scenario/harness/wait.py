@@ -1,8 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a condition instead of sleeping."""
 
+import os
 import random
 import socket
 import time
+
+# The build with ThreadSanitizer is five to ten times slower: what is awaited may take longer there.
+TSAN = "TAILRACE_TSAN" in os.environ
+PATIENCE = 4 if TSAN else 1
 
 
 class TimeoutExpired(AssertionError):
@@ -11,6 +17,7 @@ class TimeoutExpired(AssertionError):
 
 def wait_until(condition, timeout=20.0, what="condition", interval=0.02):
     """Calls condition() until it returns something true, and returns that."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     last = None
     while True:
@@ -24,6 +31,7 @@ def wait_until(condition, timeout=20.0, what="condition", interval=0.02):
 
 def stable(read, quiet=0.6, timeout=20.0):
     """Returns read() once it has not changed for `quiet` seconds."""
+    quiet, timeout = quiet * PATIENCE, timeout * PATIENCE
     deadline = time.monotonic() + timeout
     value, since = read(), time.monotonic()
     while time.monotonic() - since < quiet:

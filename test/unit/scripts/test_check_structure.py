@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/check-structure against small trees: a good one, and the same with each rule broken once."""
 
 import pathlib
@@ -66,6 +67,16 @@ BAD = {
         {"common/io/long.h": "int f(void);\n" * 1001}, "common/io/long.h:1: 1002 lines, more than 1000"),
     "a magic number twice": (
         {"gateway/table.h": "#define TABLE_MAGIC 0x1u\n"}, "TABLE_MAGIC is also POOL_MAGIC"),
+    "no licence": (
+        {"scripts/run": "#!/bin/sh\ntrue\n"}, "scripts/run:1: no line SPDX-License-Identifier: Apache-2.0"),
+    "the licence of the user side in the kernel side": (
+        {"bpf/conn.h": "/* SPDX-License-Identifier: Apache-2.0 */\n"},
+        "bpf/conn.h:1: no line SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only"),
+    "a file that its folder's README does not name": (
+        {"common/io/README.md": "loop.c and my-loop. To add one: do.\n", "common/io/tls.h": "\n"},
+        "common/io/README.md:1: does not name tls.h"),
+    "a README that says nothing to who comes after": (
+        {"common/otlp/README.md": "wire.h\n"}, "common/otlp/README.md:1: does not say how to add one"),
     "a struct without its magic number": (
         {"common/io/loop.h": "#define LOOP_MAGIC 0x2u\nstruct loop {\n    int fd;\n};\n"},
         "common/io/loop.h:2: struct loop is read back by CAST_OBJ and does not begin with its magic number"),
@@ -73,10 +84,18 @@ BAD = {
 
 
 def check(root, files):
+    """The script on a tree of these files, each with its licence, and with READMEs that name them."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        licence = "BSD-2-Clause OR GPL-2.0-only" if name.startswith("bpf/") else "Apache-2.0"
+        if path.suffix in (".c", ".h") and "SPDX" not in text:
+            text = text.replace("\n", f" /* SPDX-License-Identifier: {licence} */\n", 1)
         path.write_text(text)
+    for folder in [p for p in root.rglob("*") if p.is_dir()]:
+        names = [p.name + "/" * p.is_dir() for p in folder.iterdir()]
+        if "README.md" not in names:
+            (folder / "README.md").write_text(f"{' '.join(names)}. To add one: do.\n")
     return subprocess.run([sys.executable, ROOT / "scripts" / "check-structure", root],
                           capture_output=True, text=True)
 

@@ -116,7 +116,7 @@ static uint32_t owner_of_log(const struct ring *ring, const struct record *r)
     static const uint8_t zero[TRACE_ID_BYTES];
     if (memcmp(any, zero, sizeof(zero)) == 0 && getrandom(any, sizeof(any), 0) < 0)
         any[0] = 1; /* no entropy: one backend gets it, which is as good as any */
-    for (int i = 0; i < TRACE_ID_BYTES; i++) {
+    for (size_t i = 0; i < TRACE_ID_BYTES; i++) {
         text[2 * i] = hex[any[i] >> 4];
         text[2 * i + 1] = hex[any[i] & 15];
     }
