@@ -183,7 +183,6 @@ class Mortal:
         return out
 
 
-@pytest.mark.tsan
 @pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http"])
 def test_back_end_killed_in_mid_request(gateway, tmp_path, exporter):
     """At least once; what came twice had been told as uncertain."""

@@ -172,7 +172,6 @@ FLOODS = {
 }
 
 
-@pytest.mark.tsan
 @pytest.mark.parametrize("name", FLOODS)
 def test_floods_of_frames_that_carry_nothing(besieged, name):
     s = h2_connect(besieged.grpc)
@@ -200,7 +199,6 @@ def test_a_busy_connection_is_no_flood(besieged):
     c.close()
 
 
-@pytest.mark.tsan
 def test_heads_that_grow(besieged):
     s = h2_connect(besieged.grpc)
     s.sendall(frame(HEADERS, END_HEADERS, 1, hpack_bomb()))
@@ -247,7 +245,6 @@ def test_windows_that_overflow(besieged):
     s.close()
 
 
-@pytest.mark.tsan
 def test_answers_that_nobody_reads(besieged):
     """Pipelined nonsense by HTTP/1, requests by HTTP/2 with a window of zero: no answer is kept without bound."""
     s = connect(besieged.http)

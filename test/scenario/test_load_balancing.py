@@ -34,7 +34,7 @@ exporters:
 service:
   pipelines:
     traces: {{receivers: [otlp], exporters: [load_balancing]}}
-""".replace("TIMEOUT", f"{PATIENCE}s") + TELEMETRY
+""".replace("TIMEOUT", f"{5 * PATIENCE}s") + TELEMETRY
 
 
 def ring(endpoints):

@@ -77,7 +77,6 @@ def types_of(port):
     return dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE "))
 
 
-@pytest.mark.tsan
 def test_names_types_labels_and_values(gateway, sink):
     gw = gateway(CONFIG, sink=sink.grpc_port)
     maker = SpanMaker(seed=71)

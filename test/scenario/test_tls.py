@@ -165,7 +165,6 @@ def test_otlp_http_over_https(gateway, sink, certificates):
     fails(exporting(gateway, line % sink.http_port, name="otlp_http"), sink, "Will retry")
 
 
-@pytest.mark.tsan
 def test_receivers_with_real_clients(gateway, sink, certificates, tmp_path):
     cert, key = certificates["local"]
     gw = gateway(RECEIVER, sink=sink.grpc_port, cert=cert, key=key)
