@@ -110,12 +110,12 @@ int iter_alive(struct tailrace *skel, enum capture_tier t, void (*fn)(void *arg,
                void *arg)
 {
     struct on_cookie o = {fn, arg};
-    int fd = bpf_map__fd(skel->maps.conns_by_cookie), r;
+    int fd = bpf_map__fd(skel->maps.conns_by_cookie);
     uint64_t cookie, *before = NULL;
 
     if (t != TIER_KPROBE)
         return run(skel, skel->progs.tr_alive, sizeof(uint64_t), each_cookie, &o);
-    while ((r = bpf_map_get_next_key(fd, before, &cookie)) == 0) {
+    while (bpf_map_get_next_key(fd, before, &cookie) == 0) {
         fn(arg, cookie);
         before = &cookie;
     }
