@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exchanges to the nanosecond and the port, in both roles: when they begin and end, and what is nobody's bytes."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Capture on other kernels than the host's, in qemu guests, once per forced tier. test/vm/guest.py makes the
 traffic there; what came of it is judged here."""
 

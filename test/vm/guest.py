@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs inside the guest: doctor, then real traffic under an agent of the tier in $TIER. Nothing is
 judged here; everything the host needs for that goes to /results. Only Python's own library is there.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Renders the Helm chart without Helm: the part of Go's templates that the chart uses, and no more.
 
 Known: {{ .Path }}, {{- and -}}, if/else/end, define/include, tpl, toYaml, pipes with default, quote, indent and

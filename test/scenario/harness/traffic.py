@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP by raw sockets, client and server in one process: the list of cases that capture must get right.
 
 Needs nothing but Python's own library: the guest of test/vm runs it, too.

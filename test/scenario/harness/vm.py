@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small Linux in qemu, with another kernel than the host's: test/vm/guest.py runs in it, and what it leaves in
 /results comes back. The root file system is made of the host's own programs and the libraries they need."""
 
