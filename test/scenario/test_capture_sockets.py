@@ -349,3 +349,42 @@ def test_ciphertext_of_an_older_connection_stays_in_the_kernel(agent, tmp_path):
     assert secret not in pathlib.Path(record).read_bytes()
     for s in (client, server, other, other_server, listener):
         s.close()
+
+
+def test_a_late_decision_loses_no_request(agent):
+    """The reader is away while a connection passes its undecided share: heads go on, each call's beginning and end."""
+    a = agent(pids=[os.getpid()])
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2328\r\n" + b"x" * 9000 + b"\r\n0\r\n\r\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+    os.kill(a.child.pid, signal.SIGSTOP)
+    client, server = pair(listener)
+    for i in range(60):  # 540 KB of answers: eight times the share
+        exchange(client, server, f"/late{i}", answer)
+    os.kill(a.child.pid, signal.SIGCONT)
+    got = [s for s in a.settled(120) if s.path and s.path.startswith("/late")]
+    assert len(got) == 120
+    assert all(s.attrs["http.response.status_code"] == 200 and "tailrace.incomplete" not in s.attrs for s in got)
+    for s in (client, server, listener):
+        s.close()
+    a.assert_ledger()
+
+
+def test_heads_are_shortened_before_records_are_lost(agent):
+    """A ring that is nearly full: what is given up first is what stands behind the first KB of a call."""
+    a = agent(pids=[os.getpid()], ring_size=262144)
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 16000\r\n\r\n" + b"y" * 16000
+    listener = socket.create_server(("127.0.0.1", 0))
+    os.kill(a.child.pid, signal.SIGSTOP)
+    client, server = pair(listener)
+    for i in range(20):
+        exchange(client, server, f"/shed{i}", long)
+    os.kill(a.child.pid, signal.SIGCONT)
+    got = [s for s in a.settled(40) if s.path and s.path.startswith("/shed")]
+    # Undecided, each answer takes 16 KB at either end: 640 KB would not have fitted.
+    assert len(got) == 40 and not any("tailrace.incomplete" in s.attrs for s in got)
+    assert {s.attrs["http.response.body.size"] for s in got} == {16000}
+    wait_until(lambda: a.ledger()["socket", "send"]["holes"]["limit"] > 0, 10, "what was given up is counted")
+    assert a.kernel()["lost_records"] == 0
+    for s in (client, server, listener):
+        s.close()
+    a.assert_ledger()
