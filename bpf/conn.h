@@ -46,7 +46,7 @@ static __always_inline bool is_stream(struct sock *sk)
 {
     if (SOCK(sk, __sk_common.skc_family) == AF_UNIX)
         return SOCK(sk, sk_type) == SOCK_STREAM;
-    return is_inet_stream(sk);
+    return raw_sockets ? is_tcp(sk) : is_inet_stream(sk);
 }
 
 /* The socket as TCP's, for SOCK(). NULL: it is none, so that it has no sequence numbers. */
@@ -63,6 +63,18 @@ static __always_inline u64 cookie_of(struct sock *sk)
     if (raw_sockets)
         return (u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
     return bpf_get_socket_cookie(sk);
+}
+
+/*
+ * An MPTCP connection that was accepted is a clone of its listener and keeps its cookie: all of a
+ * listener have the same one. They get numbers that no cookie has. (Bare addresses: is_stream()
+ * leaves them out.)
+ */
+static __always_inline u64 identity_of(struct sock *sk)
+{
+    if (!raw_sockets && is_inet(sk) && SOCK(sk, sk_protocol) == IPPROTO_MPTCP)
+        return 1ULL << 63 | __sync_fetch_and_add(&own_cookies, 1);
+    return cookie_of(sk);
 }
 
 /* In typed programs only: from now on the cookie can be read as a field. */
@@ -197,7 +209,7 @@ static __always_inline struct conn *conn_new(struct sock *sk, u8 role, bool join
     }
     if (c->cookie)
         return c;
-    c->cookie = cookie_of(sk);
+    c->cookie = identity_of(sk);
     if (!raw_sockets)
         __sync_fetch_and_add(&conn_states_live, 1);
     c->role = role;

@@ -135,13 +135,11 @@ int tr_files(struct bpf_iter__task_file *ctx)
     struct socket *sock = file ? bpf_sock_from_file(file) : NULL;
     struct sock *sk = sock ? sock->sk : NULL;
     struct wire_holder holder = {0};
-    u64 cookie;
-    u8 yes = 1;
     if (!sk || !task || !is_stream(sk))
         return 0;
-    cookie = bpf_get_socket_cookie(sk);
+    bpf_get_socket_cookie(sk);
     if (!is_tcp(sk) && sk->__sk_common.skc_state != TCP_LISTEN)
-        bpf_map_update_elem(&older, &cookie, &yes, BPF_ANY);
+        bpf_sk_storage_get(&older, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
     if (!is_inet_stream(sk) || sk->__sk_common.skc_state != TCP_LISTEN)
         return 0;
     note_listener(sk, true);

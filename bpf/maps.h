@@ -42,6 +42,7 @@ struct {
     __type(value, struct conn);
 } conns SEC(".maps");
 
+unsigned long long own_cookies = 0;      /* given to sockets whose own are not theirs alone */
 unsigned long long conn_states_live = 0; /* storage is no map memory that anybody else counts */
 
 /* The same for programs that may not use socket storage; in other tiers it has one entry. */
@@ -103,12 +104,12 @@ struct {
     __type(value, struct wire_listener);
 } listening SEC(".maps");
 
-/* Stream sockets older than the programs whose own counters cannot tell that: MPTCP and UNIX. */
+/* Stream sockets older than the programs whose own counters cannot tell that: MPTCP and UNIX. By
+ * socket: children of an MPTCP listener share its cookie. */
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 16384);
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
     __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, u64);
+    __type(key, int);
     __type(value, u8);
 } older SEC(".maps");
 

@@ -394,8 +394,7 @@ static __always_inline bool is_joined(struct sock *sk, u8 dir, u32 moved)
     struct tcp_sock *tp = tcp_sock_of(sk);
     if (tp)
         return had_bytes(tp, dir, moved) || had_bytes(tp, dir == WIRE_SEND, 0);
-    u64 cookie = cookie_of(sk);
-    return bpf_map_delete_elem(&older, &cookie) == 0;
+    return !raw_sockets && bpf_sk_storage_get(&older, sk, NULL, 0);
 }
 
 static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)

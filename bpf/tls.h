@@ -79,7 +79,7 @@ static __always_inline struct ssl_state *ssl_fresh(const struct wire_ssl_key *k,
 static __always_inline void ssl_bind(struct ssl_call *call, struct sock *sk, struct conn *c)
 {
     struct wire_ssl_key k = {.ssl = call->ssl, .tgid = bpf_get_current_pid_tgid() >> 32};
-    u64 cookie = cookie_of(sk);
+    u64 cookie = c && c->cookie ? c->cookie : cookie_of(sk);
     call->is_touched = 1;
     if (!cookie || (c && !c->opaque && !c->joined && (c->pos[0] | c->pos[1])))
         return;

@@ -129,6 +129,8 @@ static void put_attributes(struct spans *s, const struct request *r)
         put_int(b, STR("http.response.status_code"), r->status);
     put(b, STR("error.type"), r->error_type);
     put_ends_once(s, r);
+    if (r->is_unix)
+        put(b, STR("network.transport"), STR("unix"));
     put(b, STR("user_agent.original"), r->user_agent);
     if (r->has_request_size)
         put_int(b, STR("http.request.body.size"), r->request_size);

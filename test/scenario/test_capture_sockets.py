@@ -155,14 +155,17 @@ def test_mptcp_both_roles(agent):
             s.close()
         client, server = pair(listener)
         exchange(client, server, "/new")
-        server.sendall(b"")
+        others = [pair(listener) for _ in range(5)]
+        for i in range(10):  # all accepted from one listener, at the same time
+            for k, p in enumerate(others):
+                exchange(*p, f"/m{k}-{i}")
         client.sendall(get("/cut"))
         receive(server, len(get("/cut")))
-        for s in (client, server):
+        for s in (client, server, *[s for p in others for s in p]):
             s.close()  # its end is told by the state of the socket: no sweep is waited for
         wait_until(lambda: len(roles(a.spans(), "/cut")) == 2, 15, f"both ends: {a.spans()}")
         stable(lambda: len(a.spans()))
-        for path in ("/old", "/new", "/cut"):
+        for path in ["/old", "/new", "/cut"] + [f"/m{k}-{i}" for k in range(5) for i in range(10)]:
             assert roles(a.spans(), path) == ["client", "server"], (path, a.ledger(), a.kernel(), a.spans())
         assert not roles(a.spans(), "/unseen")
         port = listener.getsockname()[1]
