@@ -138,6 +138,8 @@ struct str container_id_of(struct str text)
     struct str best = {NULL, 0};
     size_t run = 0;
 
+    if (!text.p)
+        return best;
     /* Runs of exactly 64; the innermost of a path, since containers may nest. */
     for (size_t i = 0; i <= text.n; i++) {
         bool hex = i < text.n &&

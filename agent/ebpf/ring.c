@@ -72,14 +72,14 @@ size_t ring_consume(struct ring *r, size_t max)
 {
     unsigned long *consumed = (void *)r->consumer;
     const unsigned long *produced = (const void *)r->producer;
-    unsigned long at, end, published;
+    unsigned long at, published;
     size_t n = 0;
 
     if (r->is_reading)
         return 0;
     r->is_reading = true;
     at = published = __atomic_load_n(consumed, __ATOMIC_RELAXED); /* nobody else writes it */
-    while (n < max && at < (end = __atomic_load_n(produced, __ATOMIC_ACQUIRE))) {
+    while (n < max && at < __atomic_load_n(produced, __ATOMIC_ACQUIRE)) {
         size_t offset = at & (r->size - 1);
         uint32_t head =
             __atomic_load_n((const uint32_t *)(const void *)(r->data + offset), __ATOMIC_ACQUIRE);
