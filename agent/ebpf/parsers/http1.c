@@ -13,7 +13,11 @@
  * that begins with a head (programs write heads at the beginning of a send), and the first request
  * after a loss carries the position that the response flow had when it was sent: a response that
  * begins before that answers something older. So the first complete exchange after a loss is right
- * again, and one that the loss could have touched is marked incomplete.
+ * again, and one that the loss could have touched is marked incomplete. A request that was sent
+ * when the call with the loss was over is not touched by it.
+ *
+ * A response's head that is longer than what the kernel shows of a call is no loss: what was seen
+ * of it counts, and the message goes on until a call begins the answer to the next request.
  */
 #include "agent/ebpf/parsers/http1.h"
 
@@ -44,6 +48,7 @@ enum state {
     TRAILER,     /* after the last chunk, up to an empty line */
     TO_CLOSE,    /* a body that the end of the connection ends */
     CHUNKS_LOST, /* chunks whose sizes were in a hole: the end shows by its look */
+    END_UNSEEN,  /* a response whose head ends in a hole: up to what answers the next request */
     LOST,        /* waits for a call that begins with a head */
 };
 
@@ -54,6 +59,7 @@ struct stream {
     uint64_t left, body, message_first_ns;
     unsigned line; /* bytes of the present chunk or trailer line */
     bool extension, any_digit, size_known;
+    bool size_told;          /* END_UNSEEN: `body` is what the head says, true if all of it came */
     uint8_t tail[TAIL_SEEN]; /* CHUNKS_LOST: the last bytes seen in a row */
     unsigned tail_n;
     struct http1_exchange *x; /* whose message this is, while in its body */
@@ -217,7 +223,17 @@ static void message_end(struct http1 *h, enum flow flow)
         finish_if_done(h, x);
 }
 
-/* All that wait for a response may have got it in the hole. */
+static void in_message(struct http1_exchange *x, enum flow flow, const struct segment *s)
+{
+    if (!x || !s->end_ns)
+        return;
+    if (flow == FLOW_REQUEST)
+        x->base.request_end_ns = s->end_ns;
+    else
+        x->base.response_end_ns = s->end_ns;
+}
+
+/* All that wait for a response. */
 static void finish_all(struct http1 *h, unsigned flags)
 {
     struct http1_exchange *x;
@@ -226,7 +242,24 @@ static void finish_all(struct http1 *h, unsigned flags)
         finish(h, x, flags);
 }
 
-static void lose(struct http1 *h, enum flow flow)
+/*
+ * Who asked before s was over may have been answered in it; later ones are answered behind it.
+ * Times tell, not positions: those of the other flow are from the end of a call.
+ */
+static void finish_asked_before(struct http1 *h, const struct segment *s)
+{
+    LIST_EACH_SAFE (it, tmp, &h->pending) {
+        struct http1_exchange *x =
+            CONTAINER_OF(LIST_ENTRY(it, struct exchange, link), struct http1_exchange, base);
+
+        if (s->end_ns == 0 || x->base.request_first_ns <= s->end_ns)
+            finish(h, x, EXCHANGE_INCOMPLETE);
+        else
+            x->base.min_response_pos = MAX(x->response_pos, s->pos + s->len);
+    }
+}
+
+static void lose(struct http1 *h, enum flow flow, const struct segment *s)
 {
     struct stream *f = &h->flows[flow];
 
@@ -237,7 +270,7 @@ static void lose(struct http1 *h, enum flow flow)
             finish_if_done(h, f->x);
         }
     } else {
-        finish_all(h, EXCHANGE_INCOMPLETE);
+        finish_asked_before(h, s);
     }
     at_head(f);
     f->state = LOST;
@@ -259,13 +292,14 @@ static enum parse_result begin_request(struct http1 *h, const struct http1_head 
     struct http1_exchange *x;
 
     if (head->other_coding || h->n_pending >= PENDING_MAX || !(x = exchange_new(head, s))) {
-        lose(h, FLOW_REQUEST);
+        lose(h, FLOW_REQUEST, s);
         return PARSE_BROKEN;
     }
     x->base.request_first_ns = f->message_first_ns;
     x->base.request_end_ns = s->end_ns;
+    x->response_pos = s->other_pos;
     if (after_loss || h->flows[FLOW_RESPONSE].state == LOST)
-        x->base.min_response_pos = s->other_pos;
+        x->base.min_response_pos = x->response_pos;
     list_push(&h->pending, &x->base.link);
     h->crowded |= h->n_pending++ > 0;
     at_head(f);
@@ -282,13 +316,18 @@ static enum parse_result begin_request(struct http1 *h, const struct http1_head 
     return PARSE_DONE;
 }
 
+static bool has_no_body(const struct http1_exchange *x, const struct http1_head *head)
+{
+    return str_is(x->method, "HEAD") || head->status == 204 || head->status == 304;
+}
+
 /* RFC 9112 6.3: what frames the body of a response. */
 static void begin_response_body(struct http1 *h, struct http1_exchange *x,
                                 const struct http1_head *head)
 {
     struct stream *f = &h->flows[FLOW_RESPONSE];
 
-    if (str_is(x->method, "HEAD") || head->status == 204 || head->status == 304) {
+    if (has_no_body(x, head)) {
         message_end(h, FLOW_RESPONSE);
     } else if (head->chunked) {
         begin_chunks(f);
@@ -302,8 +341,21 @@ static void begin_response_body(struct http1 *h, struct http1_exchange *x,
     }
 }
 
+/* The head goes on in a hole: nobody knows where the body begins. */
+static void begin_unseen_end(struct stream *f, const struct http1_exchange *x,
+                             const struct http1_head *head)
+{
+    bool none = has_no_body(x, head);
+
+    f->state = head->chunked && !none ? CHUNKS_LOST : END_UNSEEN;
+    f->size_known = none;
+    f->size_told = !none && head->has_length && !head->chunked && !head->other_coding;
+    f->body = f->size_told ? head->length : 0;
+    f->tail_n = 0;
+}
+
 static enum parse_result begin_response(struct http1 *h, const struct http1_head *head,
-                                        const struct segment *s)
+                                        const struct segment *s, bool cut)
 {
     struct stream *f = &h->flows[FLOW_RESPONSE];
     struct http1_exchange *x = front(h);
@@ -316,14 +368,17 @@ static enum parse_result begin_response(struct http1 *h, const struct http1_head
     x->status = head->status;
     x->response_minor = head->minor;
     x->base.response_first_ns = f->message_first_ns;
-    x->base.response_end_ns = s->end_ns;
+    x->base.response_end_ns = MAX(s->end_ns, f->message_first_ns);
     x->base.flags |= EXCHANGE_RESPONSE_BEGUN;
     at_head(f);
     f->x = x;
     f->size_known = true;
     tunnel = head->status == 101 || (head->status < 300 && str_is(x->method, "CONNECT"));
     if (!tunnel) {
-        begin_response_body(h, x, head);
+        if (cut)
+            begin_unseen_end(f, x, head);
+        else
+            begin_response_body(h, x, head);
         return PARSE_DONE;
     }
     h->over = true;
@@ -341,11 +396,30 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
         flow == FLOW_REQUEST ? http1_read_request(text, &head) : http1_read_response(text, &head);
 
     if (!ok) {
-        lose(h, flow);
+        lose(h, flow, s);
         return PARSE_BROKEN;
     }
     return flow == FLOW_REQUEST ? begin_request(h, &head, s, after_loss)
-                                : begin_response(h, &head, s);
+                                : begin_response(h, &head, s, false);
+}
+
+/* A response's head of which a part was seen, the rest lies in the hole s. False: too little. */
+static bool read_cut_head(struct http1 *h, const struct segment *s)
+{
+    struct str text = buf_str(&h->flows[FLOW_RESPONSE].head);
+    const char *end = text.n ? memrchr(text.p, '\n', text.n) : NULL;
+    const struct http1_exchange *x = front(h);
+    struct http1_head head;
+
+    if (!x || !text.n || x->base.flags & EXCHANGE_RESPONSE_DONE)
+        return false;
+    if (end)
+        text.n = (size_t)(end + 1 - text.p);
+    if (!http1_read_response(text, &head) || (head.status < 200 && head.status != 101))
+        return false;
+    h->crowded = true;
+    begin_response(h, &head, s, true);
+    return true;
 }
 
 /* True when the response flow may go on: somebody waits for what begins at pos. */
@@ -358,13 +432,13 @@ static bool has_asker(struct http1 *h, const struct segment *s, uint64_t at, boo
 }
 
 /* What is wrong with a beginning that is no head. */
-static enum parse_result no_head(struct http1 *h, enum flow flow)
+static enum parse_result no_head(struct http1 *h, enum flow flow, const struct segment *s)
 {
     if (!h->ever && flow == FLOW_REQUEST && list_is_empty(&h->pending)) {
         h->over = true;
         return PARSE_NOT_MINE;
     }
-    lose(h, flow);
+    lose(h, flow, s);
     return PARSE_BROKEN;
 }
 
@@ -394,7 +468,7 @@ static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct
     if (looks < 0 || text.n >= HTTP1_HEAD_MAX || buf_error(&f->head)) {
         if (end == 0 || end > HTTP1_HEAD_MAX) {
             *at = s->len;
-            return no_head(h, flow);
+            return no_head(h, flow, s);
         }
     }
     if (end == 0) {
@@ -486,16 +560,6 @@ static bool tail_is_end(struct stream *f, const struct segment *s, uint64_t at)
     return f->tail_n == 5 && memcmp(f->tail, end + 2, 5) == 0; /* the last chunk in its own call */
 }
 
-static void in_message(struct http1_exchange *x, enum flow flow, const struct segment *s)
-{
-    if (!x)
-        return;
-    if (flow == FLOW_REQUEST)
-        x->base.request_end_ns = s->end_ns;
-    else
-        x->base.response_end_ns = s->end_ns;
-}
-
 /* Body bytes from *at on, seen or not: they are only counted. */
 static void count_body(struct http1 *h, enum flow flow, const struct segment *s, uint64_t *at)
 {
@@ -557,18 +621,6 @@ static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct
     return PARSE_NEED_MORE;
 }
 
-static enum parse_result feed_chunks_lost(struct http1 *h, enum flow flow, const struct segment *s,
-                                          uint64_t *at)
-{
-    struct stream *f = &h->flows[flow];
-
-    in_message(f->x, flow, s);
-    if (s->p && tail_is_end(f, s, *at))
-        message_end(h, flow);
-    *at = s->len;
-    return PARSE_NEED_MORE;
-}
-
 /* ---- one segment ---- */
 
 /* A hole at s: proven body, or the place is lost. */
@@ -583,6 +635,12 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
     case TO_CLOSE:
         in_message(f->x, flow, s);
         count_body(h, flow, s, at);
+        return PARSE_NEED_MORE;
+    case END_UNSEEN:
+        *at = s->len;
+        if (s->flags & SEGMENT_LOST)
+            break; /* the next responses may be in it, too */
+        in_message(f->x, flow, s);
         return PARSE_NEED_MORE;
     case CHUNKS_LOST:
     case LOST:
@@ -602,6 +660,8 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
         return PARSE_NEED_MORE;
     case AT_HEAD:
         *at = s->len;
+        if (flow == FLOW_RESPONSE && read_cut_head(h, s) && !(s->flags & SEGMENT_LOST))
+            return PARSE_NEED_MORE;
         break;
     }
     h->crowded |= flow == FLOW_RESPONSE && front(h);
@@ -609,7 +669,7 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
         f->state = LOST;
         return PARSE_BROKEN;
     }
-    lose(h, flow);
+    lose(h, flow, s);
     return PARSE_BROKEN;
 }
 
@@ -627,6 +687,54 @@ static enum parse_result feed_at_head(struct http1 *h, enum flow flow, const str
         return feed_lost(h, flow, s, at);
     }
     return PARSE_NEED_MORE; /* *at < len: wait for the request */
+}
+
+/* The response whose end was not seen ended before s, where the next one begins. */
+static enum parse_result begin_next(struct http1 *h, const struct segment *s, uint64_t *at)
+{
+    struct stream *f = &h->flows[FLOW_RESPONSE];
+    struct segment before = {.pos = s->pos, .end_ns = f->x ? f->x->base.response_end_ns : 0};
+
+    f->size_known |= f->size_told && f->state == END_UNSEEN;
+    message_end(h, FLOW_RESPONSE);
+    finish_asked_before(h, &before); /* pipelined ones: answered in the same calls, perhaps */
+    return feed_at_head(h, FLOW_RESPONSE, s, at);
+}
+
+/* Whether a response that answers somebody else begins a call. *wait: if its request comes. */
+static bool next_begins(struct http1 *h, const struct segment *s, uint64_t at, bool *wait)
+{
+    const struct http1_exchange *x = h->flows[FLOW_RESPONSE].x, *next;
+    int looks;
+
+    *wait = false;
+    if (!x || at > 0 || !(s->flags & SEGMENT_CALL_START))
+        return false;
+    looks = http1_is_response(str_make(s->p, s->len));
+    if (x->base.link.next == &h->pending) {
+        *wait = looks == 1 && !(s->flags & SEGMENT_FORCE) && x->base.flags & EXCHANGE_REQUEST_DONE;
+        return looks == 1 && s->flags & SEGMENT_FORCE;
+    }
+    next = CONTAINER_OF(LIST_ENTRY(x->base.link.next, struct exchange, link), struct http1_exchange,
+                        base);
+    return looks == 1 || (looks == 0 && s->pos == next->response_pos);
+}
+
+static enum parse_result feed_end_unseen(struct http1 *h, enum flow flow, const struct segment *s,
+                                         uint64_t *at)
+{
+    struct stream *f = &h->flows[flow];
+    bool wait = false;
+
+    if (flow == FLOW_RESPONSE && next_begins(h, s, *at, &wait))
+        return begin_next(h, s, at);
+    if (wait)
+        return PARSE_NEED_MORE;
+    in_message(f->x, flow, s);
+    if (f->state == CHUNKS_LOST && tail_is_end(f, s, *at))
+        message_end(h, flow);
+    *at = s->len;
+    return PARSE_NEED_MORE;
 }
 
 /*
@@ -670,11 +778,12 @@ static enum parse_result feed_bytes(struct http1 *h, enum flow flow, const struc
         in_message(f->x, flow, s);
         if (framing_byte(h, flow, s->p[(*at)++]))
             return PARSE_NEED_MORE;
-        lose(h, flow);
+        lose(h, flow, s);
         *at = s->len;
         return PARSE_BROKEN;
     case CHUNKS_LOST:
-        return feed_chunks_lost(h, flow, s, at);
+    case END_UNSEEN:
+        return feed_end_unseen(h, flow, s, at);
     case LOST:
         break;
     }
@@ -694,8 +803,7 @@ static enum parse_result http1_feed(void *state, enum flow flow, const struct se
         r = s->p ? feed_bytes(h, flow, s, &at) : feed_hole(h, flow, s, &at);
         if (r == PARSE_BROKEN || !list_is_empty(&h->done))
             break;
-        if (at == before && r == PARSE_NEED_MORE && h->flows[flow].state == AT_HEAD &&
-            flow == FLOW_RESPONSE)
+        if (at == before && r == PARSE_NEED_MORE && flow == FLOW_RESPONSE)
             break; /* waits for the request */
     }
     if (h->over)
@@ -712,7 +820,7 @@ static void http1_end(void *state)
 {
     struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
 
-    if (h->flows[FLOW_RESPONSE].state == TO_CLOSE)
+    if (h->flows[FLOW_RESPONSE].state == TO_CLOSE || h->flows[FLOW_RESPONSE].state == END_UNSEEN)
         message_end(h, FLOW_RESPONSE);
     for (struct http1_exchange *x; (x = front(h));)
         finish(h, x, x->base.flags & EXCHANGE_RESPONSE_DONE ? 0 : EXCHANGE_CUT);

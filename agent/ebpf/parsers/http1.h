@@ -12,7 +12,8 @@ struct http1_exchange {
     struct str method, target;
     struct str fields[HTTP1_FIELD_COUNT]; /* of the request */
     unsigned request_minor, response_minor;
-    unsigned status; /* 0 = none seen */
+    unsigned status;       /* 0 = none seen */
+    uint64_t response_pos; /* of the response flow when the request's head was sent or received */
 };
 
 #endif

@@ -62,11 +62,26 @@ def head_in_2_byte_iovecs(p):
 
 
 def head_of_12_kb(p):
-    data = (GET % b"long")[:-2] + b"X-Long: " + b"q" * 12000 + b"\r\n\r\n"
-    pour(p.client, p.server, data)
+    data = (GET % b"long%d")[:-2] + b"X-Long: " + b"q" * 12000 + b"\r\n\r\n"
+    long = OK[:-9] + b"\r\nX-Long: " + b"q" * 12000 + b"\r\n\r\nhello"
     # Of responses 4 KB a call are looked at, once a connection is known to be HTTP.
-    pour(p.server, p.client, OK[:-9] + b"\r\nX-Long: " + b"q" * 3900 + b"\r\n\r\nhello")
-    return [("GET", "/long", 200, 0, 5)]
+    for i in range(4):
+        pour(p.client, p.server, data % i)
+        pour(p.server, p.client, long)
+    pour(p.client, p.server, GET % b"after")
+    pour(p.server, p.client, OK)
+    return [("GET", f"/long{i}", 200, 0, 5) for i in range(4)] + [("GET", "/after", 200, 0, 5)]
+
+
+def response_head_of_40_kb(p):
+    """More than is ever looked at: what the head says beyond it is not known, nor the size then."""
+    fill = b"X-Long: " + b"q" * 40000 + b"\r\n"
+    for path, length in ((b"in", b"Content-Length: 5\r\n" + fill), (b"out", fill + b"Content-Length: 5\r\n")):
+        pour(p.client, p.server, GET % path)
+        pour(p.server, p.client, b"HTTP/1.1 404 Not Found\r\n" + length + b"\r\nhello")
+    pour(p.client, p.server, GET % b"after")
+    pour(p.server, p.client, OK)
+    return [("GET", "/in", 404, 0, 5), ("GET", "/out", 404, 0, None), ("GET", "/after", 200, 0, 5)]
 
 
 def fifty_pipelined(p):
@@ -207,9 +222,9 @@ def reader_and_writer_threads(p):
     return want
 
 
-CASES = [head_in_3_sends, head_in_2_byte_iovecs, head_of_12_kb, fifty_pipelined, reader_peeks, without_bodies,
-         hundred_continue, chunked_with_pauses, sendfile_body, ended_by_close, early_413, client_abort,
-         short_writes, reader_and_writer_threads]
+CASES = [head_in_3_sends, head_in_2_byte_iovecs, head_of_12_kb, response_head_of_40_kb, fifty_pipelined,
+         reader_peeks, without_bodies, hundred_continue, chunked_with_pauses, sendfile_body, ended_by_close,
+         early_413, client_abort, short_writes, reader_and_writer_threads]
 
 
 SO_TIMESTAMPING, TX_SOFTWARE, SOFTWARE = 37, 2, 16

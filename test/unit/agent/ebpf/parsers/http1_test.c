@@ -389,6 +389,115 @@ CASE(loss_in_responses)
     END("GET /a 0 incomplete\nGET /b 200 out=5\n");
 }
 
+/* A call whose first part and last 16 bytes are shown. */
+static void shown(struct rig *r, const char *head, uint64_t unseen, const char *tail)
+{
+    uint64_t now = r->now;
+
+    feed(r, FLOW_RESPONSE, head, strlen(head), SEGMENT_CALL_START);
+    r->now = now;
+    hole(r, FLOW_RESPONSE, unseen, 0);
+    r->now = now;
+    feed(r, FLOW_RESPONSE, tail, strlen(tail), SEGMENT_CALL_END);
+}
+
+CASE(cut_head)
+{
+    BEGIN;
+    /* The length is in what was seen, and the next request proves that all came. */
+    REQ(SIMPLE);
+    shown(&r, "HTTP/1.1 404 No\r\nContent-Length: 5\r\nX: qqq", 8000, "qqqqqqq\r\n\r\nhello");
+    assert_true(parser_http1.wants_all(r.state));
+    assert_string_equal(r.out, "");
+    REQ("GET /b HTTP/1.1\r\n\r\n");
+    /* The length's line is cut: unknown; the body goes on in further calls. */
+    shown(&r, "HTTP/1.1 200 OK\r\nContent-Length: 5", 8000, "qqqqqqqqqqqqqqqq");
+    RESP("some body");
+    assert_string_equal(r.out, "GET /a 404 out=5\n");
+    REQ("GET /c HTTP/1.1\r\n\r\n");
+    RESP(OK5);
+    assert_false(r.broken);
+    END("GET /a 404 out=5\nGET /b 200\nGET /c 200 out=5\n");
+}
+
+CASE(cut_head_then_close)
+{
+    BEGIN;
+    REQ(SIMPLE);
+    shown(&r, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: qqq", 8000, "qqqqqqq\r\n\r\nhel");
+    END("GET /a 200\n"); /* no "out": perhaps less came */
+}
+
+CASE(cut_head_of_chunks)
+{
+    BEGIN;
+    REQ(SIMPLE);
+    shown(&r, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: q", 8000,
+          "qqqqqqqqqqqq\r\n\r\n");
+    assert_string_equal(r.out, "");
+    RESP("2\r\nab\r\n0\r\n\r\n");
+    assert_string_equal(r.out, "GET /a 200\n"); /* its end shows */
+    REQ(SIMPLE);
+    RESP(OK5);
+    END("GET /a 200\nGET /a 200 out=5\n");
+}
+
+CASE(cut_head_waits_for_the_next_request)
+{
+    BEGIN;
+    REQ(SIMPLE);
+    shown(&r, "HTTP/1.1 200 OK\r\nX: qqq", 8000, "qqqqqqq\r\n\r\nhello");
+    assert_int_equal(feed(&r, FLOW_RESPONSE, OK5, sizeof(OK5) - 1, SEGMENT_CALL_START), 0);
+    assert_string_equal(r.out, "");
+    REQ("GET /b HTTP/1.1\r\n\r\n");
+    pieces(&r, FLOW_RESPONSE, OK5, 5); /* the first of them is no whole status line */
+    END("GET /a 200\nGET /b 200 out=5\n");
+}
+
+CASE(cut_head_of_pipelined)
+{
+    BEGIN;
+    REQ(SIMPLE "GET /b HTTP/1.1\r\n\r\n");
+    shown(&r, "HTTP/1.1 200 OK\r\nX: qqq", 8000, "qqqqqqq\r\n\r\nhello");
+    REQ("GET /c HTTP/1.1\r\n\r\n"); /* /b may have its answer already */
+    RESP(OK5);
+    END("GET /a 200\nGET /b 0 incomplete\nGET /c 200 out=5\n");
+}
+
+CASE(cut_head_by_loss)
+{
+    BEGIN;
+    REQ(SIMPLE);
+    feed(&r, FLOW_RESPONSE, "HTTP/1.1 503 No\r\nX: q", 22, SEGMENT_CALL_START | SEGMENT_CALL_END);
+    hole(&r, FLOW_RESPONSE, 500, SEGMENT_LOST);
+    assert_true(r.broken);
+    assert_string_equal(r.out, "GET /a 503 incomplete\n");
+    REQ(SIMPLE);
+    RESP(OK5);
+    END("GET /a 503 incomplete\nGET /a 200 out=5\n");
+}
+
+/* The record of the loss comes late: what was sent after it is not touched by it. */
+CASE(loss_before_a_request_was_sent)
+{
+    uint64_t at;
+    BEGIN;
+
+    REQ(SIMPLE);
+    at = r.now;
+    r.now = 5000;
+    REQ("GET /b HTTP/1.1\r\n\r\n");
+    r.now = at;
+    hole(&r, FLOW_RESPONSE, 500, SEGMENT_LOST);
+    assert_string_equal(r.out, "GET /a 0 incomplete\n");
+    r.now = 6000;
+    RESP(OK5);
+    assert_string_equal(r.out, "GET /a 0 incomplete\nGET /b 200 out=5\n");
+    REQ("GET /c HTTP/1.1\r\n\r\n");
+    hole(&r, FLOW_RESPONSE, 500, SEGMENT_LOST); /* sent before it */
+    END("GET /a 0 incomplete\nGET /b 200 out=5\nGET /c 0 incomplete\n");
+}
+
 CASE(loss_in_requests)
 {
     BEGIN;
@@ -519,6 +628,13 @@ int main(void)
         cmocka_unit_test(joined_in_body),
         cmocka_unit_test(joined_before_response),
         cmocka_unit_test(loss_in_responses),
+        cmocka_unit_test(cut_head),
+        cmocka_unit_test(cut_head_then_close),
+        cmocka_unit_test(cut_head_of_chunks),
+        cmocka_unit_test(cut_head_waits_for_the_next_request),
+        cmocka_unit_test(cut_head_of_pipelined),
+        cmocka_unit_test(cut_head_by_loss),
+        cmocka_unit_test(loss_before_a_request_was_sent),
         cmocka_unit_test(loss_in_requests),
         cmocka_unit_test(loss_in_body_is_proven),
         cmocka_unit_test(loss_over_the_end_of_a_body),
