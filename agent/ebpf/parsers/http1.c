@@ -285,23 +285,35 @@ static void begin_chunks(struct stream *f)
     f->extension = f->any_digit = false;
 }
 
-static enum parse_result begin_request(struct http1 *h, const struct http1_head *head,
-                                       const struct segment *s, bool after_loss)
+/* A request whose head is whole, or goes on in a hole. NULL: it is given up. */
+static struct http1_exchange *ask(struct http1 *h, const struct http1_head *head,
+                                  const struct segment *s, bool after_loss)
 {
     struct stream *f = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x;
 
-    if (head->other_coding || h->n_pending >= PENDING_MAX || !(x = exchange_new(head, s))) {
-        lose(h, FLOW_REQUEST, s);
-        return PARSE_BROKEN;
-    }
+    if (head->other_coding || h->n_pending >= PENDING_MAX || !(x = exchange_new(head, s)))
+        return NULL;
     x->base.request_first_ns = f->message_first_ns;
-    x->base.request_end_ns = s->end_ns;
+    x->base.request_end_ns = MAX(s->end_ns, f->message_first_ns);
     x->response_pos = s->other_pos;
     if (after_loss || h->flows[FLOW_RESPONSE].state == LOST)
         x->base.min_response_pos = x->response_pos;
     list_push(&h->pending, &x->base.link);
     h->crowded |= h->n_pending++ > 0;
+    return x;
+}
+
+static enum parse_result begin_request(struct http1 *h, const struct http1_head *head,
+                                       const struct segment *s, bool after_loss)
+{
+    struct stream *f = &h->flows[FLOW_REQUEST];
+    struct http1_exchange *x = ask(h, head, s, after_loss);
+
+    if (!x) {
+        lose(h, FLOW_REQUEST, s);
+        return PARSE_BROKEN;
+    }
     at_head(f);
     f->x = x;
     f->size_known = true;
@@ -403,18 +415,40 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
                                 : begin_response(h, &head, s, false);
 }
 
-/* A response's head of which a part was seen, the rest lies in the hole s. False: too little. */
-static bool read_cut_head(struct http1 *h, const struct segment *s)
+/*
+ * A request of which the rest of the head lies in the hole s, perhaps with a trace context. It
+ * waits for its response like any other; the next one begins a call.
+ */
+static bool read_cut_request(struct http1 *h, struct str text, const struct segment *s)
 {
-    struct str text = buf_str(&h->flows[FLOW_RESPONSE].head);
+    struct stream *f = &h->flows[FLOW_REQUEST];
+    struct http1_exchange *x;
+    struct http1_head head;
+
+    if (!http1_read_request(text, &head) || !(x = ask(h, &head, s, !h->ever)))
+        return false;
+    x->base.flags |= EXCHANGE_REQUEST_DONE | EXCHANGE_INCOMPLETE;
+    h->ever = true;
+    at_head(f);
+    f->state = LOST;
+    return true;
+}
+
+/* A head of which whole lines were seen, the rest lies in the hole s. False: too little. */
+static bool read_cut_head(struct http1 *h, enum flow flow, const struct segment *s)
+{
+    struct str text = buf_str(&h->flows[flow].head);
     const char *end = text.n ? memrchr(text.p, '\n', text.n) : NULL;
     const struct http1_exchange *x = front(h);
     struct http1_head head;
 
-    if (!x || !text.n || x->base.flags & EXCHANGE_RESPONSE_DONE)
+    if (!end)
         return false;
-    if (end)
-        text.n = (size_t)(end + 1 - text.p);
+    text.n = (size_t)(end + 1 - text.p);
+    if (flow == FLOW_REQUEST)
+        return read_cut_request(h, text, s);
+    if (!x || x->base.flags & EXCHANGE_RESPONSE_DONE)
+        return false;
     if (!http1_read_response(text, &head) || (head.status < 200 && head.status != 101))
         return false;
     h->crowded = true;
@@ -660,7 +694,7 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
         return PARSE_NEED_MORE;
     case AT_HEAD:
         *at = s->len;
-        if (flow == FLOW_RESPONSE && read_cut_head(h, s) && !(s->flags & SEGMENT_LOST))
+        if (read_cut_head(h, flow, s) && !(s->flags & SEGMENT_LOST))
             return PARSE_NEED_MORE;
         break;
     }

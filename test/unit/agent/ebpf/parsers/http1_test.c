@@ -464,11 +464,26 @@ CASE(cut_head_of_pipelined)
     END("GET /a 200\nGET /b 0 incomplete\nGET /c 200 out=5\n");
 }
 
+CASE(cut_head_of_a_request)
+{
+    BEGIN;
+    feed(&r, FLOW_REQUEST, "POST /a HTTP/1.1\r\nHost: x\r\nX: qqq", 33, SEGMENT_CALL_START);
+    hole(&r, FLOW_REQUEST, 20000, SEGMENT_CALL_END);
+    assert_false(r.broken);
+    for (int i = 0; i < 100; i++)
+        REQ("its body, in many calls");
+    RESP(OK5);
+    assert_string_equal(r.out, "POST /a 200 out=5 incomplete\n");
+    REQ(SIMPLE);
+    RESP(OK5);
+    END("POST /a 200 out=5 incomplete\nGET /a 200 out=5\n");
+}
+
 CASE(cut_head_by_loss)
 {
     BEGIN;
     REQ(SIMPLE);
-    feed(&r, FLOW_RESPONSE, "HTTP/1.1 503 No\r\nX: q", 22, SEGMENT_CALL_START | SEGMENT_CALL_END);
+    feed(&r, FLOW_RESPONSE, "HTTP/1.1 503 No\r\nX: q", 21, SEGMENT_CALL_START | SEGMENT_CALL_END);
     hole(&r, FLOW_RESPONSE, 500, SEGMENT_LOST);
     assert_true(r.broken);
     assert_string_equal(r.out, "GET /a 503 incomplete\n");
@@ -633,6 +648,7 @@ int main(void)
         cmocka_unit_test(cut_head_of_chunks),
         cmocka_unit_test(cut_head_waits_for_the_next_request),
         cmocka_unit_test(cut_head_of_pipelined),
+        cmocka_unit_test(cut_head_of_a_request),
         cmocka_unit_test(cut_head_by_loss),
         cmocka_unit_test(loss_before_a_request_was_sent),
         cmocka_unit_test(loss_in_requests),
