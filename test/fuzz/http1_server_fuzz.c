@@ -28,6 +28,7 @@
 #define http_exchange_message stub_message
 #define http_exchange_refuse stub_refuse
 #define http_server_is_h2_only stub_is_h2_only
+#define loop_now_ns stub_now_ns
 
 enum { MAX_BODY = 256 };
 
@@ -44,6 +45,7 @@ int stub_append(struct http_exchange *x, const uint8_t *p, size_t n);
 void stub_message(struct http_exchange *x);
 void stub_refuse(struct http_exchange *x, enum http_refusal why);
 bool stub_is_h2_only(const struct http_server *s);
+uint64_t stub_now_ns(struct loop *l);
 
 #include "common/io/http1_server.c"
 
@@ -144,6 +146,11 @@ void stub_refuse(struct http_exchange *x, enum http_refusal why)
 bool stub_is_h2_only(const struct http_server *s)
 {
     return false;
+}
+
+uint64_t stub_now_ns(struct loop *l)
+{
+    return 1; /* how long a head takes is the server's business */
 }
 
 /* The connection's record of what it did with these bytes, given in pieces of `cut`. */

@@ -57,9 +57,9 @@ def test_agent_stopped_under_load(agent, tmp_path):
         for t in threads:
             t.start()
         wait_until(lambda: len(a.spans()) > 100, 20, "spans under load")
-        os.kill(a.child.pid, signal.SIGSTOP)
+        a.child.pause()
         threading.Event().wait(3)  # the case itself
-        os.kill(a.child.pid, signal.SIGCONT)
+        a.child.signal(signal.SIGCONT)
         before = len(a.spans())
         wait_until(lambda: len(a.spans()) > before + 100, 20, "spans after the stop")
         stop.set()

@@ -228,13 +228,13 @@ def test_ends_that_were_lost_are_found(agent):
         receive(server, len(get(f"/cut{i}")))
     wait_until(lambda: len(a.spans()) >= 40, 15, "spans before")
     filler = pair(listener)
-    os.kill(a.child.pid, signal.SIGSTOP)
+    a.child.pause()
     for i in range(400):
         exchange(*filler, f"/fill{i}")
     for p in pairs:
         for s in p:
             s.close()
-    os.kill(a.child.pid, signal.SIGCONT)
+    a.child.signal(signal.SIGCONT)
     cuts = lambda: [s for s in a.spans() if s.path and s.path.startswith("/cut")]
     wait_until(lambda: len(cuts()) >= 40, 20, f"what was under way: {len(cuts())}")
     lost = stable(lambda: a.count("lost_closes"), 1.5)
@@ -359,11 +359,11 @@ def test_a_late_decision_loses_no_request(agent):
     a = agent(pids=[os.getpid()])
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2328\r\n" + b"x" * 9000 + b"\r\n0\r\n\r\n"
     listener = socket.create_server(("127.0.0.1", 0))
-    os.kill(a.child.pid, signal.SIGSTOP)
+    a.child.pause()
     client, server = pair(listener)
     for i in range(60):  # 540 KB of answers: eight times the share
         exchange(client, server, f"/late{i}", answer)
-    os.kill(a.child.pid, signal.SIGCONT)
+    a.child.signal(signal.SIGCONT)
     got = [s for s in a.settled(120) if s.path and s.path.startswith("/late")]
     assert len(got) == 120
     assert all(s.attrs["http.response.status_code"] == 200 and "tailrace.incomplete" not in s.attrs for s in got)
@@ -377,11 +377,11 @@ def test_heads_are_shortened_before_records_are_lost(agent):
     a = agent(pids=[os.getpid()], ring_size=262144)
     long = b"HTTP/1.1 200 OK\r\nContent-Length: 16000\r\n\r\n" + b"y" * 16000
     listener = socket.create_server(("127.0.0.1", 0))
-    os.kill(a.child.pid, signal.SIGSTOP)
+    a.child.pause()
     client, server = pair(listener)
     for i in range(20):
         exchange(client, server, f"/shed{i}", long)
-    os.kill(a.child.pid, signal.SIGCONT)
+    a.child.signal(signal.SIGCONT)
     got = [s for s in a.settled(40) if s.path and s.path.startswith("/shed")]
     # Undecided, each answer takes 16 KB at either end: 640 KB would not have fitted.
     assert len(got) == 40 and not any("tailrace.incomplete" in s.attrs for s in got)

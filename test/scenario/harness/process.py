@@ -63,6 +63,14 @@ class Child:
         if self.alive():
             os.kill(self.pid, sig)
 
+    def pause(self):
+        """SIGSTOP, and every thread has stopped: the signal alone only asks for it. SIGCONT goes by signal()."""
+        def stopped():
+            stats = [t.read_text() for t in pathlib.Path(f"/proc/{self.pid}/task").glob("*/stat")]
+            return all(t.rpartition(")")[2].split()[0] == "T" for t in stats)
+        self.signal(signal.SIGSTOP)
+        wait_until(stopped, what=f"{self.argv[0]} has stopped")
+
     def stop(self, timeout=30):
         """SIGTERM, wait, exit status. Kills (and fails) when it does not end in time.
 
