@@ -195,6 +195,19 @@ static bool is_tls_record(const struct data_record *r)
     return r->head >= 2 && r->bytes[0] >= 0x14 && r->bytes[0] <= 0x17 && r->bytes[1] == 3;
 }
 
+/* What a joined parser did not see: that these responses were before its first request. */
+static void tell_what_was(const struct lane *l)
+{
+    struct channel *ch = &l->c->layers[l->layer];
+    const struct stream_state *st = &ch->dir[dir_of(l->c, FLOW_RESPONSE)];
+    struct segment s = {
+        .len = st->next, .end_ns = st->end_ns, .flags = SEGMENT_LOST | SEGMENT_FORCE};
+    uint64_t used = 0;
+
+    if (st->started && st->next > 0 && dir_of(l->c, FLOW_RESPONSE) != l->dir)
+        ch->parser->feed(ch->parser_state, FLOW_RESPONSE, &s, &used);
+}
+
 /* Chooses a parser by the first request bytes. False: nothing here is for us. */
 static bool choose_parser(const struct lane *l, const struct data_record *r)
 {
@@ -216,6 +229,8 @@ static bool choose_parser(const struct lane *l, const struct data_record *r)
         ch->parser = parsers[i];
         ch->parser->init(ch->parser_state, joined);
         ch->state = CHANNEL_PARSING;
+        if (joined)
+            tell_what_was(l);
         if (what == PARSE_DONE && !joined)
             verdict(l->cs, c, CAPTURE_BYTES, false); /* before the response, if we were woken */
         return true;
@@ -245,13 +260,15 @@ static uint64_t parse_segment(const struct lane *l, const struct segment *s)
 
     while (used < s->len && ch->state == CHANNEL_PARSING) {
         enum parse_result res = ch->parser->feed(ch->parser_state, flow_of(c, l->dir), s, &used);
+        /* What we lost ourselves says nothing about the protocol. */
+        bool is_broken = res == PARSE_BROKEN && !(s->flags & SEGMENT_LOST);
 
         take_exchanges(l);
         if (res == PARSE_NEED_MORE)
             return used;
         if (res == PARSE_BROKEN && !s->p)
             l->cs->ledger.unseen_head_possible += s->len;
-        if (res == PARSE_NOT_MINE || (res == PARSE_BROKEN && ++c->broken >= BROKEN_MAX)) {
+        if (res == PARSE_NOT_MINE || (is_broken && ++c->broken >= BROKEN_MAX)) {
             skip_channel(l->cs, c, l->layer);
             return s->len;
         }
@@ -431,10 +448,10 @@ static bool channel_ready(const struct lane *l, const struct data_record *r, boo
     struct conn *c = l->c;
     struct channel *ch = &c->layers[l->layer];
 
-    if (!c->opened && c->cookie && !force)
-        return false; /* the open record is under way */
     if (ch->state != CHANNEL_NEW)
         return true;
+    if (!c->opened && c->cookie && !force)
+        return false; /* the open record is under way */
     if (l->layer == LAYER_SOCKET && is_tls_record(r) && !c->joined) {
         ch->state = CHANNEL_SKIPPING; /* its plaintext is the other layer */
         return true;
@@ -479,7 +496,8 @@ static bool deliver(const struct lane *l, const struct delivery *given, bool for
 {
     struct stream_state *st = lane_stream(l);
     struct delivery d = *given;
-    bool is_announced = l->c->opened || !l->c->cookie;
+    bool is_announced =
+        l->c->opened || !l->c->cookie || l->c->layers[l->layer].state != CHANNEL_NEW;
     uint64_t used;
 
     if (is_announced && !place(l, &d, force))
@@ -495,6 +513,7 @@ static bool deliver(const struct lane *l, const struct delivery *given, bool for
         place(l, &d, true);
     used = feed_record(l, &d, force);
     st->next += used;
+    st->end_ns = d.r.end_ns;
     if (used == d.r.len)
         return true;
     record_advance(&d, used);
@@ -522,19 +541,36 @@ static struct held *first_held(const struct lane *l)
     return list_is_empty(held) ? NULL : LIST_ENTRY(held->next, struct held, link);
 }
 
+/*
+ * Whose held record comes first: a request that was begun when a response was there, else the
+ * response. All requests before all responses would look like pipelining.
+ */
+static enum direction earlier(struct connections *cs, struct conn *c, enum layer layer)
+{
+    struct lane q = {cs, c, layer, dir_of(c, FLOW_REQUEST)};
+    struct lane a = {cs, c, layer, dir_of(c, FLOW_RESPONSE)};
+    const struct held *request = first_held(&q), *response = first_held(&a);
+
+    if (!request || (response && response->d.r.end_ns < request->d.r.first_ns))
+        return a.dir;
+    return q.dir;
+}
+
 /* What waited for a stream of that layer to move on. */
 static void retry(struct connections *cs, struct conn *c, enum layer layer)
 {
     bool progress = true;
 
     while (progress) {
+        enum direction first = earlier(cs, c, layer);
+
         progress = false;
-        for (unsigned d = 0; d < DIR_COUNT; d++) {
-            struct lane l = {cs, c, layer, (enum direction)d};
+        for (unsigned i = 0; i < DIR_COUNT && !progress; i++) {
+            struct lane l = {cs, c, layer, i ? !first : first};
             struct held *h = first_held(&l);
 
-            if (h && h->d.r.pos <= lane_stream(&l)->next)
-                progress |= deliver_held(&l, h, false);
+            if (h && (h->d.r.lost_before || h->d.r.pos <= lane_stream(&l)->next))
+                progress = deliver_held(&l, h, false);
         }
     }
 }
@@ -642,9 +678,10 @@ void connections_open(struct connections *cs, const struct open_record *r)
 /* One held record older than that drain is delivered or given up. */
 static bool force_one(struct connections *cs, struct conn *c, enum layer layer, uint64_t before)
 {
-    for (unsigned f = 0; f < FLOW_COUNT; f++) {
-        /* Requests first: they may be what the responses wait for. */
-        struct lane l = {cs, c, layer, dir_of(c, (enum flow)f)};
+    enum direction first = earlier(cs, c, layer);
+
+    for (unsigned i = 0; i < DIR_COUNT; i++) {
+        struct lane l = {cs, c, layer, i ? !first : first};
         struct held *h = first_held(&l);
 
         if (!h || h->d.since >= before)

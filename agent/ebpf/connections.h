@@ -26,6 +26,7 @@ struct held; /* a record that waits */
 struct stream_state {
     bool started;
     uint64_t next;    /* position of the next byte for the parser */
+    uint64_t end_ns;  /* of the call that brought the byte before */
     struct list held; /* by position */
 };
 

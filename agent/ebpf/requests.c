@@ -9,18 +9,6 @@
 
 enum { TRACE_STATE_MAX = 512 };
 
-/* RFC 9110 9.3 and RFC 5789; others are "_OTHER" by default. */
-static const char *const known_methods[] = {"GET",     "POST",    "PUT",   "DELETE", "HEAD",
-                                            "OPTIONS", "CONNECT", "TRACE", "PATCH",  NULL};
-
-static bool is_known(struct str method)
-{
-    for (unsigned i = 0; known_methods[i]; i++)
-        if (str_is(method, known_methods[i]))
-            return true;
-    return false;
-}
-
 /* As inet_ntop writes it. */
 static struct str ipv4_text(const uint8_t *a, char *out)
 {
@@ -206,7 +194,7 @@ bool request_read(struct request *r, const struct request_options *o, const stru
     r->tls = layer == LAYER_TLS;
     r->incomplete = x->base.flags & EXCHANGE_INCOMPLETE;
     r->method = x->method;
-    if (!is_known(x->method)) {
+    if (!http1_is_known_method(x->method)) {
         r->method = STR("_OTHER");
         r->method_original = x->method;
     }

@@ -10,11 +10,15 @@
  *
  * Losing the place. A hole where a head could be means: there may have been requests or responses
  * that we know nothing of. Then nothing may be paired by order alone. The flow waits for a call
- * that begins with a head (programs write heads at the beginning of a send), and the first request
- * after a loss carries the position that the response flow had when it was sent: a response that
- * begins before that answers something older. So the first complete exchange after a loss is right
- * again, and one that the loss could have touched is marked incomplete. A request that was sent
- * when the call with the loss was over is not touched by it.
+ * that begins with a head (programs write heads at the beginning of a send), and until one exchange
+ * is proven the connection is in doubt. In doubt at most one request waits, the youngest, and a
+ * response is its answer only if positions of both flows prove it: it begins at or after the place
+ * where the responses were when the request was sent (all bytes before that were seen to be older),
+ * and when it was sent, the requests ended with this one. All else comes out incomplete, without an
+ * answer. One proven exchange ends the doubt.
+ *
+ * Who was seen to pipeline is never out of doubt again: nothing tells how many requests were in the
+ * hole. A connection that pipelines for the first time in a hole cannot be told from another.
  *
  * A response's head that is longer than what the kernel shows of a call is no loss: what was seen
  * of it counts, and the message goes on until a call begins the answer to the next request.
@@ -63,6 +67,7 @@ struct stream {
     uint8_t tail[TAIL_SEEN]; /* CHUNKS_LOST: the last bytes seen in a row */
     unsigned tail_n;
     struct http1_exchange *x; /* whose message this is, while in its body */
+    uint64_t end, end_ns;     /* of what was fed, holes too */
 };
 
 struct http1 {
@@ -72,6 +77,7 @@ struct http1 {
     struct list done;
     unsigned n_pending, calls_looked_at;
     bool ever, over;
+    bool doubt, pipelined; /* see above */
     /* Several heads may share a call, or one is long: heads of calls are not enough. */
     bool crowded;
 };
@@ -102,6 +108,7 @@ static void http1_init(void *state, bool joined)
         h->flows[i].head.max = HTTP1_HEAD_MAX;
         h->flows[i].state = joined ? LOST : AT_HEAD;
     }
+    h->doubt = joined;
 }
 
 static void http1_fini(void *state)
@@ -243,26 +250,28 @@ static void finish_all(struct http1 *h, unsigned flags)
 }
 
 /*
- * Who asked before s was over may have been answered in it; later ones are answered behind it.
- * Times tell, not positions: those of the other flow are from the end of a call.
+ * Who asked before s was over may have been answered in it. The youngest may have asked later: it
+ * is answered behind it.
  */
 static void finish_asked_before(struct http1 *h, const struct segment *s)
 {
-    LIST_EACH_SAFE (it, tmp, &h->pending) {
-        struct http1_exchange *x =
-            CONTAINER_OF(LIST_ENTRY(it, struct exchange, link), struct http1_exchange, base);
+    struct http1_exchange *x;
+    uint64_t end = s->pos + s->len;
 
-        if (s->end_ns == 0 || x->base.request_first_ns <= s->end_ns)
-            finish(h, x, EXCHANGE_INCOMPLETE);
-        else
-            x->base.min_response_pos = MAX(x->response_pos, s->pos + s->len);
-    }
+    while ((x = front(h)) &&
+           (h->n_pending > 1 || s->end_ns == 0 || x->base.request_first_ns <= s->end_ns))
+        finish(h, x, EXCHANGE_INCOMPLETE);
+    if (!x)
+        return;
+    x->certain &= !h->doubt;
+    x->base.min_response_pos = MAX(MAX(x->base.min_response_pos, x->response_pos), end);
 }
 
 static void lose(struct http1 *h, enum flow flow, const struct segment *s)
 {
     struct stream *f = &h->flows[flow];
 
+    h->doubt = true;
     if (flow == FLOW_REQUEST) {
         /* Its response is still to come and will be the right one; only its size is unknown. */
         if (f->x) {
@@ -285,9 +294,37 @@ static void begin_chunks(struct stream *f)
     f->extension = f->any_digit = false;
 }
 
+/*
+ * Where the answer to a request may begin that was sent in doubt; UINT64_MAX: no place is proven.
+ * The call may have been told after its own answer came (two threads), so what was received before
+ * it must be known, and be older than its first byte.
+ */
+static uint64_t proven_place(const struct http1 *h, const struct segment *s)
+{
+    const struct stream *responses = &h->flows[FLOW_RESPONSE];
+    bool known = s->other_pos <= responses->end;
+    bool older = responses->end_ns <= h->flows[FLOW_REQUEST].message_first_ns;
+
+    return known && older && !h->pipelined ? s->other_pos : UINT64_MAX;
+}
+
+/* A request begins behind others that have no answer. */
+static void look_at_waiting(struct http1 *h, const struct segment *s)
+{
+    const struct http1_exchange *x = front(h);
+    bool known = s->other_pos <= h->flows[FLOW_RESPONSE].end; /* else: an answer is lost or late */
+
+    if (!x || x->base.flags & EXCHANGE_RESPONSE_BEGUN)
+        return;
+    if (known && s->other_pos == x->response_pos && x->base.min_response_pos != UINT64_MAX)
+        h->pipelined = true;
+    if (h->doubt)
+        finish_all(h, EXCHANGE_INCOMPLETE);
+}
+
 /* A request whose head is whole, or goes on in a hole. NULL: it is given up. */
 static struct http1_exchange *ask(struct http1 *h, const struct http1_head *head,
-                                  const struct segment *s, bool after_loss)
+                                  const struct segment *s)
 {
     struct stream *f = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x;
@@ -296,19 +333,22 @@ static struct http1_exchange *ask(struct http1 *h, const struct http1_head *head
         return NULL;
     x->base.request_first_ns = f->message_first_ns;
     x->base.request_end_ns = MAX(s->end_ns, f->message_first_ns);
+    look_at_waiting(h, s);
     x->response_pos = s->other_pos;
-    if (after_loss || h->flows[FLOW_RESPONSE].state == LOST)
-        x->base.min_response_pos = x->response_pos;
+    x->certain = !h->doubt;
+    if (h->doubt)
+        x->base.min_response_pos = proven_place(h, s);
+    x->head_end = f->end;
     list_push(&h->pending, &x->base.link);
     h->crowded |= h->n_pending++ > 0;
     return x;
 }
 
 static enum parse_result begin_request(struct http1 *h, const struct http1_head *head,
-                                       const struct segment *s, bool after_loss)
+                                       const struct segment *s)
 {
     struct stream *f = &h->flows[FLOW_REQUEST];
-    struct http1_exchange *x = ask(h, head, s, after_loss);
+    struct http1_exchange *x = ask(h, head, s);
 
     if (!x) {
         lose(h, FLOW_REQUEST, s);
@@ -382,6 +422,8 @@ static enum parse_result begin_response(struct http1 *h, const struct http1_head
     x->base.response_first_ns = f->message_first_ns;
     x->base.response_end_ns = MAX(s->end_ns, f->message_first_ns);
     x->base.flags |= EXCHANGE_RESPONSE_BEGUN;
+    if (!x->certain)
+        h->doubt = false;
     at_head(f);
     f->x = x;
     f->size_known = true;
@@ -401,7 +443,7 @@ static enum parse_result begin_response(struct http1 *h, const struct http1_head
 }
 
 static enum parse_result read_head(struct http1 *h, enum flow flow, struct str text,
-                                   const struct segment *s, bool after_loss)
+                                   const struct segment *s)
 {
     struct http1_head head;
     bool ok =
@@ -411,8 +453,7 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
         lose(h, flow, s);
         return PARSE_BROKEN;
     }
-    return flow == FLOW_REQUEST ? begin_request(h, &head, s, after_loss)
-                                : begin_response(h, &head, s, false);
+    return flow == FLOW_REQUEST ? begin_request(h, &head, s) : begin_response(h, &head, s, false);
 }
 
 /*
@@ -425,7 +466,7 @@ static bool read_cut_request(struct http1 *h, struct str text, const struct segm
     struct http1_exchange *x;
     struct http1_head head;
 
-    if (!http1_read_request(text, &head) || !(x = ask(h, &head, s, !h->ever)))
+    if (!http1_read_request(text, &head) || !(x = ask(h, &head, s)))
         return false;
     x->base.flags |= EXCHANGE_REQUEST_DONE | EXCHANGE_INCOMPLETE;
     h->ever = true;
@@ -447,8 +488,8 @@ static bool read_cut_head(struct http1 *h, enum flow flow, const struct segment 
     text.n = (size_t)(end + 1 - text.p);
     if (flow == FLOW_REQUEST)
         return read_cut_request(h, text, s);
-    if (!x || x->base.flags & EXCHANGE_RESPONSE_DONE)
-        return false;
+    if (!x || x->base.flags & EXCHANGE_RESPONSE_DONE || !x->certain)
+        return false; /* in doubt who waits may have asked since */
     if (!http1_read_response(text, &head) || (head.status < 200 && head.status != 101))
         return false;
     h->crowded = true;
@@ -459,10 +500,18 @@ static bool read_cut_head(struct http1 *h, enum flow flow, const struct segment 
 /* True when the response flow may go on: somebody waits for what begins at pos. */
 static bool has_asker(struct http1 *h, const struct segment *s, uint64_t at, bool *older)
 {
+    const struct stream *requests = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x = front(h);
 
-    *older = x && s->pos + at < x->base.min_response_pos;
-    return x && !*older && !(x->base.flags & EXCHANGE_RESPONSE_DONE);
+    *older = false;
+    if (!x || x->base.flags & EXCHANGE_RESPONSE_DONE)
+        return false;
+    if (x->certain)
+        return true; /* asked before the loss, and no response was lost: order tells */
+    *older = s->pos + at < x->base.min_response_pos || s->other_pos < x->head_end ||
+             s->other_pos > requests->end || requests->state == LOST ||
+             s->first_ns < x->base.request_first_ns;
+    return !*older;
 }
 
 /* What is wrong with a beginning that is no head. */
@@ -478,7 +527,7 @@ static enum parse_result no_head(struct http1 *h, enum flow flow, const struct s
 
 /* A head, or a piece of one, at s->p + *at. */
 static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct segment *s,
-                                   uint64_t *at, bool after_loss)
+                                   uint64_t *at)
 {
     struct stream *f = &h->flows[flow];
     struct str rest = str_make(s->p + *at, s->len - *at), text = rest;
@@ -512,7 +561,8 @@ static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct
         return PARSE_NEED_MORE;
     }
     *at += end - before;
-    return read_head(h, flow, str_make(text.p, end), s, after_loss);
+    f->end = s->pos + *at;
+    return read_head(h, flow, str_make(text.p, end), s);
 }
 
 /* ---- bodies ---- */
@@ -615,12 +665,18 @@ static void count_body(struct http1 *h, enum flow flow, const struct segment *s,
         message_end(h, flow);
 }
 
-/* "GET /" and what follows is not read yet: programs may read a few bytes at a time. */
-static bool begins_like_request(struct str text)
+/*
+ * A request, or "GET /" of which the rest is not read yet: programs may read a few bytes at a time.
+ * Of a method that we do not know the first letters may have been in the hole.
+ */
+static bool begins_known_request(struct str text)
 {
     const char *space = memchr(text.p, ' ', MIN(text.n, (size_t)HTTP1_METHOD_MAX));
+    int looks = http1_is_request(text);
 
-    return http1_is_request(text) == 0 && space && space + 1 < text.p + text.n && space[1] == '/';
+    if (!space || looks < 0 || !http1_is_known_method(str_make(text.p, (size_t)(space - text.p))))
+        return false;
+    return looks == 1 || (space + 1 < text.p + text.n && space[1] == '/');
 }
 
 /* A call begins with a head while we are lost, or nearly. */
@@ -628,13 +684,27 @@ static bool call_begins_head(struct http1 *h, enum flow flow, const struct segme
 {
     struct str text;
     bool older;
+    int looks;
 
     if (!s->p || at > 0 || !(s->flags & SEGMENT_CALL_START))
         return false;
     text = str_make(s->p, s->len);
     if (flow == FLOW_REQUEST)
-        return http1_is_request(text) == 1 || begins_like_request(text);
-    return http1_is_response(text) == 1 && has_asker(h, s, at, &older);
+        return begins_known_request(text);
+    looks = http1_is_response(text);
+    if (looks < 0 || !has_asker(h, s, at, &older))
+        return false;
+    return looks == 1 || s->pos == front(h)->base.min_response_pos; /* the first bytes of one */
+}
+
+/* Response bytes that nobody reads: who waits may have got the answer in them. */
+static void pass_over(struct http1 *h, const struct segment *s)
+{
+    const struct http1_exchange *x = front(h);
+
+    h->doubt = true;
+    if (x && s->pos + s->len > x->base.min_response_pos && s->other_pos >= x->head_end)
+        finish_all(h, EXCHANGE_INCOMPLETE);
 }
 
 static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct segment *s,
@@ -644,8 +714,10 @@ static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct
 
     if (call_begins_head(h, flow, s, *at)) {
         at_head(f);
-        return feed_head(h, flow, s, at, true);
+        return feed_head(h, flow, s, at);
     }
+    if (flow == FLOW_RESPONSE)
+        pass_over(h, s);
     *at = s->len;
     if (flow == FLOW_REQUEST && !h->ever && s->flags & SEGMENT_CALL_START &&
         ++h->calls_looked_at > JOIN_CALLS_MAX) {
@@ -676,16 +748,22 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
             break; /* the next responses may be in it, too */
         in_message(f->x, flow, s);
         return PARSE_NEED_MORE;
-    case CHUNKS_LOST:
     case LOST:
+        if (flow == FLOW_RESPONSE)
+            pass_over(h, s);
         *at = s->len;
+        return PARSE_NEED_MORE;
+    case CHUNKS_LOST:
+        *at = s->len;
+        if (s->flags & (SEGMENT_LOST | SEGMENT_CALL_END))
+            break; /* the end may be in it, and more messages */
         return PARSE_NEED_MORE;
     case CHUNK_SIZE:
     case CHUNK_END:
     case TRAILER:
         *at = s->len;
-        if (s->flags & SEGMENT_LOST)
-            break;
+        if (s->flags & (SEGMENT_LOST | SEGMENT_CALL_END) || h->pipelined)
+            break; /* the end may be in it, and more messages */
         /* Chunks that were not asked for, inside one call: the end of the body will show. */
         in_message(f->x, flow, s);
         f->state = CHUNKS_LOST;
@@ -693,14 +771,18 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
         f->tail_n = 0;
         return PARSE_NEED_MORE;
     case AT_HEAD:
+        if (flow == FLOW_REQUEST && f->head.n == 0 && !(s->flags & SEGMENT_LOST) &&
+            (*at > 0 || !(s->flags & SEGMENT_CALL_START)))
+            h->pipelined = true; /* a call that goes on behind a request */
         *at = s->len;
-        if (read_cut_head(h, flow, s) && !(s->flags & SEGMENT_LOST))
+        if (read_cut_head(h, flow, s) && !(s->flags & SEGMENT_LOST) && !h->pipelined)
             return PARSE_NEED_MORE;
         break;
     }
     h->crowded |= flow == FLOW_RESPONSE && front(h);
     if (flow == FLOW_RESPONSE && !front(h) && f->head.n == 0 && f->state == AT_HEAD) {
         f->state = LOST;
+        h->doubt = true;
         return PARSE_BROKEN;
     }
     lose(h, flow, s);
@@ -714,10 +796,11 @@ static enum parse_result feed_at_head(struct http1 *h, enum flow flow, const str
     bool older = false;
 
     if (flow == FLOW_REQUEST || has_asker(h, s, *at, &older))
-        return feed_head(h, flow, s, at, false);
+        return feed_head(h, flow, s, at);
     if (older || s->flags & SEGMENT_FORCE) {
         /* Answers something that we did not see, or comes unasked. */
         h->flows[flow].state = LOST;
+        h->doubt = true;
         return feed_lost(h, flow, s, at);
     }
     return PARSE_NEED_MORE; /* *at < len: wait for the request */
@@ -835,6 +918,9 @@ static enum parse_result http1_feed(void *state, enum flow flow, const struct se
         uint64_t before = at;
 
         r = s->p ? feed_bytes(h, flow, s, &at) : feed_hole(h, flow, s, &at);
+        h->flows[flow].end = s->pos + at;
+        if (at > before)
+            h->flows[flow].end_ns = s->end_ns;
         if (r == PARSE_BROKEN || !list_is_empty(&h->done))
             break;
         if (at == before && r == PARSE_NEED_MORE && flow == FLOW_RESPONSE)

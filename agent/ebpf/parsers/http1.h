@@ -13,6 +13,8 @@ struct http1_exchange {
     struct str fields[HTTP1_FIELD_COUNT]; /* of the request */
     unsigned request_minor, response_minor;
     unsigned status;       /* 0 = none seen */
+    bool certain;          /* order alone tells its answer */
+    uint64_t head_end;     /* position in the request flow */
     uint64_t response_pos; /* of the response flow when the request's head was sent or received */
 };
 

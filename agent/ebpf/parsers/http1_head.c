@@ -202,6 +202,17 @@ static bool read_fields(struct str head, size_t at, struct http1_head *h)
     return true;
 }
 
+bool http1_is_known_method(struct str method)
+{
+    static const char *const known[] = {"GET",     "POST",    "PUT",   "DELETE", "HEAD",
+                                        "OPTIONS", "CONNECT", "TRACE", "PATCH",  NULL};
+
+    for (unsigned i = 0; known[i]; i++)
+        if (str_is(method, known[i]))
+            return true;
+    return false;
+}
+
 bool http1_read_request(struct str head, struct http1_head *out)
 {
     size_t next = 0, i;

@@ -44,6 +44,8 @@ size_t http1_head_end(struct str s, size_t *scanned);
 /* What a beginning says: 1 it is a request (response) line, 0 too short to tell, -1 it is none. */
 int http1_is_request(struct str s);
 int http1_is_response(struct str s);
+/* RFC 9110 9.3 and RFC 5789. None of them is the end of another. */
+bool http1_is_known_method(struct str method);
 /* Reads a whole head. False when it is malformed, or its framing contradicts itself. */
 bool http1_read_request(struct str head, struct http1_head *out);
 bool http1_read_response(struct str head, struct http1_head *out);
