@@ -226,7 +226,7 @@ int recording_replay_bytes(struct str s, struct capture *c, void (*after_drain)(
     struct reader r = {c, after_drain, arg};
     size_t at = sizeof(magic) + sizeof(sizes);
 
-    if (s.n < at || memcmp(s.p, magic, sizeof(magic)) != 0)
+    if (!s.p || s.n < at || memcmp(s.p, magic, sizeof(magic)) != 0)
         return err_set(e, -EBADMSG, "not a recording");
     if (memcmp(s.p + sizeof(magic), sizes, sizeof(sizes)) != 0)
         return err_set(e, -EBADMSG, "a recording of another version or machine");

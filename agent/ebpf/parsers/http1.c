@@ -702,8 +702,11 @@ static void pass_over(struct http1 *h, const struct segment *s)
 {
     const struct http1_exchange *x = front(h);
 
+    bool possible = x && (x->base.min_response_pos == UINT64_MAX /* any place is */ ||
+                          s->pos + s->len > x->base.min_response_pos);
+
     h->doubt = true;
-    if (x && s->pos + s->len > x->base.min_response_pos && s->other_pos >= x->head_end)
+    if (possible && s->other_pos >= x->head_end)
         finish_all(h, EXCHANGE_INCOMPLETE);
 }
 
