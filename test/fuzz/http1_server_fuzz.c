@@ -29,6 +29,7 @@
 #define http_exchange_refuse stub_refuse
 #define http_server_is_h2_only stub_is_h2_only
 #define loop_now_ns stub_now_ns
+#define stream_is_blocked stub_is_blocked
 
 enum { MAX_BODY = 256 };
 
@@ -46,6 +47,7 @@ void stub_message(struct http_exchange *x);
 void stub_refuse(struct http_exchange *x, enum http_refusal why);
 bool stub_is_h2_only(const struct http_server *s);
 uint64_t stub_now_ns(struct loop *l);
+bool stub_is_blocked(const struct stream *s);
 
 #include "common/io/http1_server.c"
 
@@ -146,6 +148,11 @@ void stub_refuse(struct http_exchange *x, enum http_refusal why)
 bool stub_is_h2_only(const struct http_server *s)
 {
     return false;
+}
+
+bool stub_is_blocked(const struct stream *s)
+{
+    return false; /* the peer reads its answers */
 }
 
 uint64_t stub_now_ns(struct loop *l)
