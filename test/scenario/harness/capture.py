@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from . import metrics
 from .process import Child, program
-from .wait import accepts, free_ports, stable, wait_until
+from .wait import TimeoutExpired, accepts, free_ports, stable, wait_until
 
 CONFIG = """
 receivers:
@@ -99,8 +99,12 @@ class Observed:
 
     def settled(self, at_least, port=None, timeout=20):
         """All spans, once there are that many and no more come."""
-        wait_until(lambda: len(self.spans(port)) >= at_least, timeout,
-                   f"{at_least} spans (have {self.spans(port)!r:.2000})")
+        try:
+            wait_until(lambda: len(self.spans(port)) >= at_least, timeout)
+        except TimeoutExpired:
+            got = self.spans(port)
+            raise AssertionError(f"{len(got)} of {at_least} spans in {timeout} s; {self.kernel()} {self.ledger()} "
+                                 f"{got!r:.2000}") from None
         stable(lambda: len(self.spans(port)), quiet=0.6)
         return self.spans(port)
 
