@@ -133,10 +133,18 @@ struct reader {
     void *arg;
 };
 
+/* A byte that may be copied into a bool. */
+static bool is_bool(const char *body, size_t at)
+{
+    return (unsigned char)body[at] <= 1;
+}
+
 static bool replay_data(struct capture *c, const char *body, size_t rest)
 {
     struct data_record d;
 
+    if (!is_bool(body, offsetof(struct data_record, lost_before)))
+        return false;
     memcpy(&d, body, sizeof(d));
     d.bytes = (const uint8_t *)body + sizeof(d);
     if (d.layer >= LAYER_COUNT || d.dir >= DIR_COUNT || d.hole >= HOLE_COUNT ||
@@ -163,6 +171,8 @@ static bool replay_open(struct capture *c, const char *body)
 {
     struct open_record o;
 
+    if (!is_bool(body, offsetof(struct open_record, joined)))
+        return false;
     memcpy(&o, body, sizeof(o));
     if (o.role > ROLE_SERVER)
         return false;
@@ -204,6 +214,8 @@ static bool replay_entry(const struct reader *r, const struct entry *head, const
     case ENTRY_EXEC:
         return replay_exec(r->c, body, rest);
     case ENTRY_CLOSE:
+        if (!is_bool(body, offsetof(struct close_record, has_pos)))
+            return false;
         memcpy(&close, body, sizeof(close));
         capture_close(r->c, &close);
         return true;
