@@ -14,10 +14,16 @@ PORTS = {"gateway OTLP": 4317, "OTLP over HTTP": 4318, "Prometheus": 8889, "heal
          "self metrics": 8888, "demonstration": 18080, "demonstration by TLS": 18443, "shop": 18081}
 
 
+@pytest.fixture
+def interrupts():
+    """A process started in the background of a script ignores SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.root
-def test_the_first_minute(tmp_path):
+def test_the_first_minute(tmp_path, interrupts):
     taken = [name for name, port in PORTS.items() if accepts(port)]
     if taken:
         pytest.skip(f"ports of the demonstration are in use here: {taken}")
