@@ -260,7 +260,12 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
 /* User space's decision, if it has come. */
 static __always_inline void take_verdict(struct conn *c)
 {
-    struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &c->cookie);
+    u32 written = *(volatile unsigned int *)&verdicts_written;
+    struct wire_verdict *v;
+    if (written == c->verdicts_seen)
+        return;
+    c->verdicts_seen = written;
+    v = bpf_map_lookup_elem(&verdicts, &c->cookie);
     if (!v)
         return;
     if (c->opaque) { /* it is about the plaintext: SSL calls look there, the end of the socket

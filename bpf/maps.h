@@ -29,9 +29,9 @@ struct conn {
     u8 mode, role, announced, joined;
     u8 has_seq[2], lost[2]; /* lost: a record of this direction did not fit into the ring */
     u16 listener_port;
-    u8 opaque; /* TLS: ciphertext stays here */
-    u8 learnt; /* what the role was learnt from */
-    u8 pad[4];
+    u8 opaque;         /* TLS: ciphertext stays here */
+    u8 learnt;         /* what the role was learnt from */
+    u32 verdicts_seen; /* verdicts_written when the map was looked at last */
 };
 _Static_assert(sizeof(struct conn) <= 128, "socket storage");
 
@@ -153,6 +153,39 @@ struct {
     __type(value, u64);
 } counters SEC(".maps");
 
+/*
+ * Where a record is put together. WIRE_SCRATCHES for each CPU, set before loading; one is taken and
+ * given back, since a program may be preempted by another one.
+ */
+struct scratch {
+    u32 is_taken, pad;
+    struct wire_data d;
+    u8 bytes[2 * WIRE_HEAD_MAX + WIRE_TAIL_MAX]; /* twice: see iov_step() */
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, WIRE_SCRATCHES);
+    __type(key, u32);
+    __type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline struct scratch *scratch_take(void)
+{
+    u32 first = bpf_get_smp_processor_id() * WIRE_SCRATCHES;
+    for (u32 i = 0; i < WIRE_SCRATCHES; i++) {
+        u32 key = first + i;
+        struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+        if (s && !__sync_lock_test_and_set(&s->is_taken, 1))
+            return s;
+    }
+    return NULL;
+}
+
+static __always_inline void scratch_give(struct scratch *s)
+{
+    __sync_lock_test_and_set(&s->is_taken, 0);
+}
+
 /* By cookie and never by CPU: the order of a connection's records is the ring's. */
 static __always_inline void *ring_of(u64 cookie)
 {
@@ -167,6 +200,8 @@ static __always_inline void count(u32 which, u64 n)
         *v += n;
 }
 
+/* How often user space has written to the map of verdicts. */
+unsigned int verdicts_written = 0;
 /* Probes have to come into processes: what can lead to it does not wait. Written by user space. */
 unsigned char probes_follow = 0;
 /* When the reader was last woken for a record that has no time to wait. */

@@ -79,34 +79,29 @@ static __always_inline void find_source(struct source *s, struct sock *sk, u8 di
 }
 
 struct iov_walk {
-    u8 *dst; /* room for twice the class, so that an offset and a length below it never pass the end
-              */
+    u8 *dst; /* room for twice the most, so that an offset and a length below it stay inside */
     u64 iov;
     u32 off, want;
 };
 
-/* One iovec; 1 ends the loop. A function for each class: its size is a constant for the verifier.
- */
-#define IOV_STEP(name, SIZE)                                                                       \
-    static long name(u32 i, struct iov_walk *w)                                                    \
-    {                                                                                              \
-        struct user_iovec v;                                                                       \
-        u32 off = w->off, want = w->want;                                                          \
-        if (off >= want || off >= (SIZE))                                                          \
-            return 1;                                                                              \
-        if (bpf_probe_read_user(&v, sizeof(v), (void *)(w->iov + (u64)i * sizeof(v))))             \
-            return 1;                                                                              \
-        u32 n = want - off;                                                                        \
-        if (v.len < n)                                                                             \
-            n = (u32)v.len;                                                                        \
-        asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                        \
-        if (n && bpf_probe_read_user(w->dst + off, n, (void *)v.base))                             \
-            return 1;                                                                              \
-        w->off = off + n;                                                                          \
-        return 0;                                                                                  \
-    }
-IOV_STEP(iov_step_1024, 1024)
-IOV_STEP(iov_step_16384, 16384)
+/* One iovec; 1 ends the loop. */
+static long iov_step(u32 i, struct iov_walk *w)
+{
+    struct user_iovec v;
+    u32 off = w->off, want = w->want;
+    if (off >= want || off >= WIRE_HEAD_MAX)
+        return 1;
+    if (bpf_probe_read_user(&v, sizeof(v), (void *)(w->iov + (u64)i * sizeof(v))))
+        return 1;
+    u32 n = want - off;
+    if (v.len < n)
+        n = (u32)v.len;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
+    if (n && bpf_probe_read_user(w->dst + off, n, (void *)v.base))
+        return 1;
+    w->off = off + n;
+    return 0;
+}
 
 /* The last bytes of a call, wherever its iovecs are cut. */
 struct tail_walk {
@@ -140,21 +135,22 @@ static long tail_step(u32 i, struct tail_walk *w)
 struct event {
     struct conn *c;
     void *ring;
-    u64 now, first, pos;
+    u64 now, first, pos, other_pos;
+    u64 waiting; /* bytes in the ring */
     u32 len, head, tail;
     u8 dir, hole, fresh; /* fresh: the reader should hear of it at once */
 };
 
-static __always_inline void fill_data(struct wire_data *r, const struct event *e, u32 total)
+static __always_inline void fill_data(struct wire_data *r, const struct event *e)
 {
     u64 id = bpf_get_current_pid_tgid();
     struct conn *c = e->c;
-    fill_head(&r->h, WIRE_DATA, total, e->now);
+    fill_head(&r->h, WIRE_DATA, sizeof(*r), e->now);
     r->cookie = c->cookie;
     r->ssl = 0;
     r->first_ns = e->first;
     r->pos = e->pos;
-    r->other_pos = c->pos[e->dir == 0];
+    r->other_pos = e->other_pos;
     r->bytes = e->len;
     r->tgid = (u32)(id >> 32);
     r->tid = (u32)id;
@@ -170,110 +166,76 @@ static __always_inline void fill_data(struct wire_data *r, const struct event *e
 
 static __always_inline u64 wake_flags(const struct event *e)
 {
-    if (bpf_ringbuf_query(e->ring, BPF_RB_AVAIL_DATA) >= wake_bytes)
+    if (e->waiting >= wake_bytes)
         return BPF_RB_FORCE_WAKEUP;
     return e->fresh ? wake_soon(e->now) : BPF_RB_NO_WAKEUP;
 }
 
-static __always_inline void lost(const struct event *e)
+static __always_inline void told(const struct event *e, bool yes)
 {
-    e->c->lost[e->dir & 1] = 1;
+    e->c->lost[e->dir & 1] = !yes;
+    if (yes)
+        return;
     count(WIRE_LOST_RECORDS, 1);
     count(WIRE_LOST_BYTES, e->len);
 }
 
 static __always_inline void send_length(struct event *e)
 {
-    struct wire_data *r = bpf_ringbuf_reserve(e->ring, sizeof(*r), 0);
-    if (!r) {
-        lost(e);
-        return;
-    }
-    fill_data(r, e, sizeof(*r));
-    e->c->lost[e->dir & 1] = 0;
-    bpf_ringbuf_submit(r, wake_flags(e));
+    struct wire_data r;
+    fill_data(&r, e);
+    told(e, bpf_ringbuf_output(e->ring, &r, sizeof(r), wake_flags(e)) == 0);
 }
 
-#define ROOM(SIZE, TIMES)                                                                          \
-    struct {                                                                                       \
-        struct wire_data d;                                                                        \
-        u8 bytes[(SIZE) * (TIMES) + WIRE_TAIL_MAX];                                                \
+/* The call's first bytes; how many could be read. */
+static __always_inline u32 copy_head(u8 *to, const struct event *e, const struct source *s)
+{
+    u32 n = e->head;
+    if (s->iov) {
+        struct iov_walk w = {.dst = to, .iov = s->iov, .want = n};
+        bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, iov_step, &w, 0);
+        return w.off;
     }
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
+    return bpf_probe_read_user(to, n, (void *)s->buf) ? 0 : n;
+}
 
-/* Reserves a class, whose size is a constant for the verifier, and fills in what stands in front.
- */
-#define RESERVE(SIZE, TIMES)                                                                       \
-    ROOM(SIZE, TIMES) *r = bpf_ringbuf_reserve(e->ring, sizeof(*r), 0);                            \
-    if (!r) {                                                                                      \
-        lost(e);                                                                                   \
-        return;                                                                                    \
-    }                                                                                              \
-    fill_data(&r->d, e, sizeof(*r));                                                               \
-    u32 n = e->head
-
-#define SUBMIT()                                                                                   \
-    if (n < e->head && r->d.hole == WIRE_HOLE_NONE)                                                \
-        r->d.hole = WIRE_HOLE_NO_BUFFER;                                                           \
-    r->d.head = n;                                                                                 \
-    e->c->lost[e->dir & 1] = 0;                                                                    \
-    bpf_ringbuf_submit(r, wake_flags(e))
-
-#define SEND_BUFFER(name, SIZE)                                                                    \
-    static __always_inline void name(struct event *e, const struct source *s)                      \
-    {                                                                                              \
-        RESERVE(SIZE, 1);                                                                          \
-        asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                        \
-        if (n && bpf_probe_read_user(r->bytes, n, (void *)s->buf)) {                               \
-            r->d.hole = WIRE_HOLE_FAULT;                                                           \
-            n = 0;                                                                                 \
-        } else if (e->tail && n + WIRE_TAIL_MAX <= e->len) {                                       \
-            asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                    \
-            if (bpf_probe_read_user(r->bytes + n, WIRE_TAIL_MAX,                                   \
-                                    (void *)(s->buf + e->len - WIRE_TAIL_MAX)) == 0)               \
-                r->d.tail = WIRE_TAIL_MAX;                                                         \
-        }                                                                                          \
-        SUBMIT();                                                                                  \
+/* Its last bytes, all or none. */
+static __always_inline u32 copy_tail(u8 *to, const struct event *e, const struct source *s)
+{
+    if (s->iov) {
+        struct tail_walk t = {.dst = to, .iov = s->iov, .from = e->len - WIRE_TAIL_MAX};
+        bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, tail_step, &t, 0);
+        return t.done == WIRE_TAIL_MAX ? WIRE_TAIL_MAX : 0;
     }
+    return bpf_probe_read_user(to, WIRE_TAIL_MAX, (void *)(s->buf + e->len - WIRE_TAIL_MAX))
+               ? 0
+               : WIRE_TAIL_MAX;
+}
 
-#define SEND_IOV(name, SIZE)                                                                       \
-    static __always_inline void name(struct event *e, const struct source *s)                      \
-    {                                                                                              \
-        RESERVE(SIZE, 2);                                                                          \
-        struct iov_walk w = {.dst = r->bytes, .iov = s->iov, .want = n};                           \
-        bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, iov_step_##SIZE, &w, 0);                 \
-        n = w.off;                                                                                 \
-        if (e->tail && n == e->head && n + WIRE_TAIL_MAX <= e->len) {                              \
-            asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(SIZE));                    \
-            struct tail_walk t = {                                                                 \
-                .dst = r->bytes + n, .iov = s->iov, .from = e->len - WIRE_TAIL_MAX};               \
-            bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, tail_step, &t, 0);                   \
-            if (t.done == WIRE_TAIL_MAX)                                                           \
-                r->d.tail = WIRE_TAIL_MAX;                                                         \
-        }                                                                                          \
-        SUBMIT();                                                                                  \
-    }
-
-SEND_BUFFER(send_256, 256)
-SEND_BUFFER(send_1024, 1024)
-SEND_BUFFER(send_4096, 4096)
-SEND_BUFFER(send_16384, 16384)
-SEND_IOV(send_iov_1024, 1024)
-SEND_IOV(send_iov_16384, 16384)
-
+/* A record takes what it needs of the ring and no more, so it is put together outside of it. */
 static __always_inline void send_bytes(struct event *e, const struct source *s)
 {
-    if (s->iov && e->head <= 1024)
-        send_iov_1024(e, s);
-    else if (s->iov)
-        send_iov_16384(e, s);
-    else if (e->head <= 256)
-        send_256(e, s);
-    else if (e->head <= 1024)
-        send_1024(e, s);
-    else if (e->head <= 4096)
-        send_4096(e, s);
-    else
-        send_16384(e, s);
+    struct scratch *r = scratch_take();
+    u32 n, tail = 0;
+    if (!r) {
+        e->hole = WIRE_HOLE_LIMIT;
+        send_length(e);
+        return;
+    }
+    fill_data(&r->d, e);
+    n = copy_head(r->bytes, e, s);
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
+    if (n < e->head)
+        r->d.hole = n ? WIRE_HOLE_NO_BUFFER : WIRE_HOLE_FAULT;
+    else if (e->tail && n + WIRE_TAIL_MAX <= e->len)
+        tail = copy_tail(r->bytes + n, e, s);
+    r->d.head = n;
+    r->d.tail = tail;
+    n += sizeof(r->d) + tail;
+    r->d.h.len = n;
+    told(e, bpf_ringbuf_output(e->ring, &r->d, n, wake_flags(e)) == 0);
+    scratch_give(r);
 }
 
 /* How many bytes of this call are wanted. */
@@ -303,23 +265,24 @@ static __always_inline void set_wanted(struct event *e)
     if (e->head > WIRE_HEAD_MAX)
         e->head = WIRE_HEAD_MAX;
     /* Shedding: heads become shorter before whole records are lost. */
-    if (e->head > WIRE_SHED_HEAD &&
-        bpf_ringbuf_query(e->ring, BPF_RB_AVAIL_DATA) >= ring_bytes / 4 * 3) {
+    if (e->head > WIRE_SHED_HEAD && e->waiting >= ring_bytes / 4 * 3) {
         e->head = WIRE_SHED_HEAD;
+        e->tail = WIRE_TAIL_MAX;
         e->hole = WIRE_HOLE_LIMIT;
     }
 }
 
 /*
- * How many stream bytes the socket counted over this call's. A FIN that was read counts as one; two
- * threads may end their calls in the other order, so that it may be less than nothing.
+ * How many stream bytes the socket counted since the last event, without this call's. A FIN that
+ * was read counts as one; two threads may end their calls in the other order, so that it may be
+ * less than nothing.
  */
-static __always_inline u32 unseen(const struct event *e, struct sock *sk, u32 moved)
+static __always_inline u32 unseen(struct sock *sk, u8 dir, u32 moved, u32 len)
 {
-    u32 n = moved - e->len;
-    if (moved < e->len || n >= 1u << 30)
+    u32 n = moved - len;
+    if (moved < len || n >= 1u << 30)
         return 0;
-    if (n && e->dir == WIRE_RECV && (SOCK(sk, sk_shutdown) & RCV_SHUTDOWN))
+    if (n && dir == WIRE_RECV && (SOCK(sk, sk_shutdown) & RCV_SHUTDOWN))
         n--;
     return n;
 }
@@ -337,23 +300,33 @@ static __always_inline u64 first_sent(const struct event *e, struct tcp_sock *tp
     return first < before ? before : first;
 }
 
-/* Stream position before this call, from the socket's own counters; what they jumped over is a
- * hole. */
+static __always_inline u32 seq_of(struct tcp_sock *tp, u8 dir)
+{
+    return dir == WIRE_SEND ? SOCK(tp, write_seq) : SOCK(tp, copied_seq);
+}
+
+/*
+ * Stream positions, from the socket's own counters: before this call, where what they jumped over
+ * is a hole, and the other direction's now, which may have moved where no event told it.
+ */
 static __always_inline void set_position(struct event *e, struct sock *sk)
 {
     struct tcp_sock *tp = tcp_sock_of(sk);
     struct conn *c = e->c;
-    u32 d = e->dir & 1, seq = 0;
+    u32 d = e->dir & 1, o = !d, seq = 0;
     if (tp && SOCK(tp, inet_conn.icsk_ulp_ops))
         tp = NULL; /* kTLS: its sequence numbers count ciphertext */
     if (tp)
-        seq = e->dir == WIRE_SEND ? SOCK(tp, write_seq) : SOCK(tp, copied_seq);
+        seq = seq_of(tp, e->dir);
     if (tp && c->has_seq[d])
-        c->pos[d] += unseen(e, sk, seq - c->seq[d]);
+        c->pos[d] += unseen(sk, e->dir, seq - c->seq[d], e->len);
     c->seq[d] = seq;
     c->has_seq[d] = tp != NULL;
     e->pos = c->pos[d];
     c->pos[d] += e->len;
+    e->other_pos = c->pos[o];
+    if (tp && c->has_seq[o])
+        e->other_pos += unseen(sk, (u8)o, seq_of(tp, (u8)o) - c->seq[o], 0);
     e->first = e->now;
     if (e->dir == WIRE_SEND && tp)
         e->first = first_sent(e, tp);
@@ -427,6 +400,7 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
     if (c->mode == WIRE_NOTHING)
         return 0;
     announce(c, sk, e.now);
+    e.waiting = bpf_ringbuf_query(e.ring, BPF_RB_AVAIL_DATA);
     set_wanted(&e);
     if (c->mode == WIRE_NOTHING)
         return 0;

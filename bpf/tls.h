@@ -22,7 +22,8 @@ struct ssl_state {
     u64 pos[2];
     u32 head[2], tail[2];
     u32 generation;
-    u8 mode, lost[2], pad;
+    u32 verdicts_seen;
+    u8 mode, lost[2], pad[5];
 };
 struct ssl_call {
     u64 ssl, buf, num;
@@ -96,7 +97,12 @@ static __always_inline void ssl_bind(struct ssl_call *call, struct sock *sk, str
 /* What was judged before the connection turned to TLS says nothing of what is inside. */
 static __always_inline void ssl_verdict(struct ssl_state *s)
 {
-    struct wire_verdict *v = bpf_map_lookup_elem(&verdicts, &s->cookie);
+    u32 written = *(volatile unsigned int *)&verdicts_written;
+    struct wire_verdict *v;
+    if (written == s->verdicts_seen)
+        return;
+    s->verdicts_seen = written;
+    v = bpf_map_lookup_elem(&verdicts, &s->cookie);
     if (!v || (v->layer == WIRE_LAYER_SOCKET && v->mode != WIRE_NOTHING))
         return;
     s->mode = (u8)v->mode;
@@ -106,69 +112,72 @@ static __always_inline void ssl_verdict(struct ssl_state *s)
     s->tail[1] = v->tail[1];
 }
 
-/* ---- records: uprobes may be preempted, so there is no scratch of the CPU's ---- */
+/* How much of a call's bytes is wanted. */
+static __always_inline void ssl_wanted(const struct ssl_state *s, u32 dir, u32 *head, u32 *tail)
+{
+    *head = WIRE_HEAD_MAX;
+    *tail = 0;
+    if (s->mode == WIRE_BYTES) {
+        *head = s->head[dir & 1];
+        *tail = s->tail[dir & 1];
+    } else if (s->pos[dir & 1] >= WIRE_UNDECIDED_BYTES) {
+        *head = WIRE_UNDECIDED_HEAD;
+        *tail = WIRE_TAIL_MAX;
+    }
+}
 
-#define SEND_PLAIN(SIZE)                                                                           \
-    do {                                                                                           \
-        struct {                                                                                   \
-            struct wire_data d;                                                                    \
-            u8 bytes[(SIZE) + WIRE_TAIL_MAX];                                                      \
-        } *r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);                                           \
-        u32 h = head, t = tail;                                                                    \
-        if (!r)                                                                                    \
-            goto is_lost;                                                                          \
-        __builtin_memcpy(&r->d, d, sizeof(*d));                                                    \
-        asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(h) : "i"(SIZE));                        \
-        asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(t) : "i"(WIRE_TAIL_MAX));               \
-        if (bpf_probe_read_user(r->bytes, h, (void *)call->buf) ||                                 \
-            bpf_probe_read_user(r->bytes + h, t, (void *)(call->buf + d->bytes - t))) {            \
-            h = t = 0;                                                                             \
-            r->d.hole = WIRE_HOLE_FAULT;                                                           \
-        }                                                                                          \
-        r->d.head = h;                                                                             \
-        r->d.tail = t;                                                                             \
-        r->d.h.len = sizeof(*r);                                                                   \
-        bpf_ringbuf_submit(r, bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes             \
-                                  ? BPF_RB_FORCE_WAKEUP                                            \
-                                  : BPF_RB_NO_WAKEUP);                                             \
-    } while (0)
+/* The record's bytes; its length. */
+static __always_inline u32 copy_plain(struct scratch *r, const struct ssl_call *call, u32 head,
+                                      u32 tail)
+{
+    u32 h = head < r->d.bytes ? head : r->d.bytes, t = tail;
+    if (t > r->d.bytes - h)
+        t = r->d.bytes - h;
+    if (r->d.hole)
+        h = t = 0; /* nothing is in memory */
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(h) : "i"(WIRE_HEAD_MAX));
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(t) : "i"(WIRE_TAIL_MAX));
+    if ((h && bpf_probe_read_user(r->bytes, h, (void *)call->buf)) ||
+        (t && bpf_probe_read_user(r->bytes + h, t, (void *)(call->buf + r->d.bytes - t)))) {
+        h = t = 0;
+        r->d.hole = WIRE_HOLE_FAULT;
+    }
+    r->d.head = h;
+    r->d.tail = t;
+    return r->d.h.len = sizeof(r->d) + h + t;
+}
+
+static __always_inline u64 plain_wake_flags(void *ring)
+{
+    return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes ? BPF_RB_FORCE_WAKEUP
+                                                                    : BPF_RB_NO_WAKEUP;
+}
 
 static __always_inline void send_plain(const struct ssl_call *call, struct ssl_state *s,
-                                       struct wire_data *d)
+                                       const struct wire_data *d)
 {
-    u32 dir = d->dir & 1, head = WIRE_HEAD_MAX, tail = 0;
+    u32 head, tail, n;
     void *ring = ring_of(s->cookie);
-    if (s->mode == WIRE_LENGTHS || s->mode == WIRE_NOTHING)
+    struct scratch *r;
+    if (!ring || s->mode == WIRE_LENGTHS || s->mode == WIRE_NOTHING)
         return;
-    if (s->mode == WIRE_BYTES) {
-        head = s->head[dir];
-        tail = s->tail[dir];
-    } else if (s->pos[dir] >= WIRE_UNDECIDED_BYTES) {
-        head = WIRE_UNDECIDED_HEAD;
-        tail = WIRE_TAIL_MAX;
+    ssl_wanted(s, d->dir, &head, &tail);
+    r = scratch_take();
+    s->lost[d->dir & 1] = 1;
+    if (r) {
+        r->d = *d;
+        n = copy_plain(r, call, head, tail);
+        asm volatile("if %0 < %1 goto +1; %0 = %1;"
+                     : "+r"(n)
+                     : "i"(sizeof(*d) + WIRE_HEAD_MAX + WIRE_TAIL_MAX));
+        if (bpf_ringbuf_output(ring, &r->d, n, plain_wake_flags(ring)) == 0)
+            s->lost[d->dir & 1] = 0;
+        scratch_give(r);
     }
-    if (head > d->bytes)
-        head = d->bytes;
-    if (tail > d->bytes - head)
-        tail = d->bytes - head;
-    if (d->hole)
-        head = tail = 0; /* nothing is in memory */
-    if (!ring)
-        return;
-    if (head <= 256)
-        SEND_PLAIN(256);
-    else if (head <= 1024)
-        SEND_PLAIN(1024);
-    else if (head <= 4096)
-        SEND_PLAIN(4096);
-    else
-        SEND_PLAIN(16384);
-    s->lost[dir] = 0;
-    return;
-is_lost:
-    s->lost[dir] = 1;
-    count(WIRE_LOST_RECORDS, 1);
-    count(WIRE_LOST_BYTES, d->bytes);
+    if (s->lost[d->dir & 1]) {
+        count(WIRE_LOST_RECORDS, 1);
+        count(WIRE_LOST_BYTES, d->bytes);
+    }
 }
 
 /* ---- calls ---- */

@@ -75,6 +75,7 @@ enum wire_mode { WIRE_UNDECIDED, WIRE_BYTES, WIRE_LENGTHS, WIRE_NOTHING };
     4096u /* after that: of each call, so that no message is missed meanwhile */
 #define WIRE_TLS_RECORD_MAX (5u + 16384 + 2048) /* RFC 5246 6.2.3 */
 #define WIRE_RINGS 8                            /* at most */
+#define WIRE_SCRATCHES 2u                       /* for each CPU */
 #define WIRE_HEAD_MAX 16384u
 #define WIRE_TAIL_MAX 16u
 #define WIRE_SHED_HEAD 1024u /* of each call, while a ring is nearly full */

@@ -97,6 +97,8 @@ static void configure(struct loaded *l, const struct source_config *c)
     l->skel->rodata->n_rings = l->n_rings;
     l->skel->rodata->ring_bytes = ring_share(c, l->n_rings);
     l->skel->rodata->wake_bytes = l->skel->rodata->ring_bytes / 4;
+    bpf_map__set_max_entries(l->skel->maps.scratches,
+                             (uint32_t)libbpf_num_possible_cpus() * WIRE_SCRATCHES);
     bpf_map__set_max_entries(l->skel->maps.control_ring, ring_size(c->control_ring_bytes));
 }
 

@@ -97,4 +97,6 @@ void verdicts_write(struct verdicts *w, const struct capture_verdict *v, size_t 
     }
     write_batch(w->skel->maps.verdicts, w->keys, w->values, n);
     write_batch(w->skel->maps.endpoints, w->endpoint_keys, w->endpoint_values, n_endpoints);
+    /* Behind them: who sees it finds them. */
+    __atomic_add_fetch(&w->skel->bss->verdicts_written, 1, __ATOMIC_RELEASE);
 }

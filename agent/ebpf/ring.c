@@ -10,9 +10,8 @@
 #define BUSY (1u << 31)    /* reserved, not submitted */
 #define DISCARD (1u << 30) /* submitted as nothing */
 enum { HEAD = 8 };
-#define PUBLISH_BYTES                                                                              \
-    4096u /* read, before the room is given back: each time is dear for writers                    \
-           */
+/* What is read, before the room is given back: each time is dear for writers. */
+enum { PUBLISH_SHARE = 64, PUBLISH_MIN = 4096 };
 
 int ring_open(struct ring *r, int fd, size_t size, ring_fn *fn, void *arg)
 {
@@ -72,7 +71,7 @@ size_t ring_consume(struct ring *r, size_t max)
 {
     unsigned long *consumed = (void *)r->consumer;
     const unsigned long *produced = (const void *)r->producer;
-    unsigned long at, published;
+    unsigned long at, published, publish = MAX(r->size / PUBLISH_SHARE, PUBLISH_MIN);
     size_t n = 0;
 
     if (r->is_reading)
@@ -92,7 +91,7 @@ size_t ring_consume(struct ring *r, size_t max)
             n++;
         }
         at += ((size_t)len + HEAD + 7) & ~(size_t)7;
-        if (at - published >= PUBLISH_BYTES) {
+        if (at - published >= publish) {
             __atomic_store_n(consumed, at, __ATOMIC_RELEASE);
             published = at;
         }
