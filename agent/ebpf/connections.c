@@ -14,7 +14,8 @@ enum {
     REQUEST_HEAD = 16 << 10,
     RESPONSE_HEAD = 4 << 10,
     RESPONSE_TAIL = 16,
-    ROLE_CALLS_MAX = 32, /* calls of unknown role without a request before it stays unknown */
+    BEGINNING = 256,     /* a request's line, mostly */
+    ROLE_CALLS_MAX = 32, /* calls of unknown role without a request before less is looked at */
 };
 #define WAIT_NS (40 * NS_PER_MS)      /* between two epochs of waiting, however often is drained */
 #define UNUSED_TLS_NS (60 * NS_PER_S) /* plaintext without a socket has no close */
@@ -127,11 +128,12 @@ static enum direction dir_of(const struct conn *c, enum flow flow)
 
 /* ---- verdicts ---- */
 
-static void verdict(struct connections *cs, struct conn *c, enum capture_mode mode, bool all)
+static void verdict(struct connections *cs, struct conn *c, enum capture_mode mode,
+                    enum parser_depth depth)
 {
     struct capture_verdict *v;
 
-    if (!c->cookie || (c->mode == mode && c->wants_all == all))
+    if (!c->cookie || (c->mode == mode && c->depth == depth))
         return;
     if (cs->n_verdicts == cs->cap_verdicts) {
         size_t cap = cs->cap_verdicts ? cs->cap_verdicts * 2 : 64;
@@ -143,15 +145,19 @@ static void verdict(struct connections *cs, struct conn *c, enum capture_mode mo
         cs->cap_verdicts = cap;
     }
     c->mode = mode;
-    c->wants_all = all;
+    c->depth = depth;
     v = &cs->verdicts[cs->n_verdicts++];
     *v = (struct capture_verdict){.cookie = c->cookie,
                                   .mode = mode,
                                   .layer = c->layers[LAYER_TLS].used ? LAYER_TLS : LAYER_SOCKET};
     if (mode != CAPTURE_BYTES)
         return;
+    if (depth == DEPTH_BEGINNINGS) { /* the role may be unknown */
+        v->head[DIR_SEND] = v->head[DIR_RECEIVE] = BEGINNING;
+        return;
+    }
     v->head[dir_of(c, FLOW_REQUEST)] = REQUEST_HEAD;
-    v->head[dir_of(c, FLOW_RESPONSE)] = all ? REQUEST_HEAD : RESPONSE_HEAD;
+    v->head[dir_of(c, FLOW_RESPONSE)] = depth == DEPTH_ALL ? REQUEST_HEAD : RESPONSE_HEAD;
     v->tail[dir_of(c, FLOW_RESPONSE)] = RESPONSE_TAIL;
     if (!c->opened || c->open.family == AF_UNIX || c->layers[LAYER_TLS].used)
         return;
@@ -187,7 +193,7 @@ static void skip_channel(struct connections *cs, struct conn *c, enum layer laye
     ch->state = CHANNEL_SKIPPING;
     /* A verdict is about the socket as a whole: not while the other layer is of use. */
     if (c->mode != CAPTURE_NOTHING && (layer == LAYER_TLS || !c->layers[LAYER_TLS].used))
-        verdict(cs, c, CAPTURE_LENGTHS, false);
+        verdict(cs, c, CAPTURE_LENGTHS, DEPTH_HEADS);
 }
 
 static bool is_tls_record(const struct data_record *r)
@@ -232,7 +238,8 @@ static bool choose_parser(const struct lane *l, const struct data_record *r)
         if (joined)
             tell_what_was(l);
         if (what == PARSE_DONE && !joined)
-            verdict(l->cs, c, CAPTURE_BYTES, false); /* before the response, if we were woken */
+            verdict(l->cs, c, CAPTURE_BYTES,
+                    DEPTH_HEADS); /* before the response, if we were woken */
         return true;
     }
     return false;
@@ -246,9 +253,19 @@ static void take_exchanges(const struct lane *l)
     while ((x = ch->parser->take(ch->parser_state))) {
         l->c->exchanges++;
         l->c->broken = 0;
-        verdict(l->cs, l->c, CAPTURE_BYTES, ch->parser->wants_all(ch->parser_state));
+        verdict(l->cs, l->c, CAPTURE_BYTES, ch->parser->depth(ch->parser_state));
         l->cs->ops.exchange(l->cs->ops.arg, l->c, l->layer, ch->parser, x);
     }
+}
+
+/* Of a connection met in mid-life: no message for long, or one has begun at last. */
+static void look_closer_or_less(const struct lane *l)
+{
+    const struct channel *ch = &l->c->layers[l->layer];
+    enum parser_depth depth = ch->parser->depth(ch->parser_state);
+
+    if ((depth == DEPTH_BEGINNINGS) != (l->c->depth == DEPTH_BEGINNINGS))
+        verdict(l->cs, l->c, CAPTURE_BYTES, depth);
 }
 
 /* Gives one segment to the parser. Returns the bytes used. */
@@ -264,6 +281,7 @@ static uint64_t parse_segment(const struct lane *l, const struct segment *s)
         bool is_broken = res == PARSE_BROKEN && !(s->flags & SEGMENT_LOST);
 
         take_exchanges(l);
+        look_closer_or_less(l);
         if (res == PARSE_NEED_MORE)
             return used;
         if (res == PARSE_BROKEN && !s->p)
@@ -437,8 +455,10 @@ static bool unknown_is_done_with(const struct lane *l, bool force)
         return true;
     if (!c->joined && c->opened && !force)
         return false;
-    if (c->opened && (!c->joined || ++c->role_calls >= ROLE_CALLS_MAX))
+    if (c->opened && !c->joined)
         skip_channel(l->cs, c, l->layer);
+    else if (c->opened && ++c->role_calls >= ROLE_CALLS_MAX)
+        verdict(l->cs, c, CAPTURE_BYTES, DEPTH_BEGINNINGS);
     return true;
 }
 
@@ -491,6 +511,31 @@ static bool place(const struct lane *l, struct delivery *d, bool force)
     return true;
 }
 
+static bool deliver_held(const struct lane *l, struct held *h, bool force);
+
+static struct held *first_held(const struct lane *l)
+{
+    struct list *held = &lane_stream(l)->held;
+
+    return list_is_empty(held) ? NULL : LIST_ENTRY(held->next, struct held, link);
+}
+
+/*
+ * r is next in the requests, so whoever asked before it is known or lost: a response that is older
+ * than r and still waits for its request waits for nothing.
+ */
+static void release_older(const struct lane *l, const struct data_record *r)
+{
+    struct lane a = {l->cs, l->c, l->layer, dir_of(l->c, FLOW_RESPONSE)};
+    struct held *h;
+
+    if (a.dir == l->dir || l->c->layers[l->layer].state != CHANNEL_PARSING)
+        return;
+    while ((h = first_held(&a)) && h->d.r.pos <= lane_stream(&a)->next &&
+           h->d.r.end_ns < r->first_ns && deliver_held(&a, h, true))
+        continue;
+}
+
 /* True when the stream moved on; false when the record (or its rest) waits now. */
 static bool deliver(const struct lane *l, const struct delivery *given, bool force)
 {
@@ -511,6 +556,7 @@ static bool deliver(const struct lane *l, const struct delivery *given, bool for
     }
     if (!is_announced)
         place(l, &d, true);
+    release_older(l, &d.r);
     used = feed_record(l, &d, force);
     st->next += used;
     st->end_ns = d.r.end_ns;
@@ -532,13 +578,6 @@ static bool deliver_held(const struct lane *l, struct held *h, bool force)
     moved = deliver(l, &h->d, force);
     held_free(l->cs, h);
     return moved;
-}
-
-static struct held *first_held(const struct lane *l)
-{
-    struct list *held = &lane_stream(l)->held;
-
-    return list_is_empty(held) ? NULL : LIST_ENTRY(held->next, struct held, link);
 }
 
 /*
@@ -664,7 +703,7 @@ void connections_open(struct connections *cs, const struct open_record *r)
         cs->ledger.unknown_role++;
     if (!cs->ops.wanted(cs->ops.arg, c)) {
         c->role = ROLE_UNKNOWN;
-        verdict(cs, c, CAPTURE_NOTHING, false);
+        verdict(cs, c, CAPTURE_NOTHING, DEPTH_HEADS);
     }
     for (unsigned l = 0; l < LAYER_COUNT; l++) {
         if (c->layers[l].state == CHANNEL_SKIPPING && c->role != ROLE_UNKNOWN && !c->exchanges) {

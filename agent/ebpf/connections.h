@@ -56,7 +56,7 @@ struct conn {
     unsigned broken;        /* in a row */
     unsigned role_calls;    /* looked at for a role */
     enum capture_mode mode; /* last verdict */
-    bool wants_all;
+    enum parser_depth depth;
     struct channel layers[LAYER_COUNT];
     struct list link;    /* all connections, oldest use first */
     struct list waiting; /* those with held records */

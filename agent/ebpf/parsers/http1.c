@@ -35,7 +35,7 @@ enum {
     PENDING_MAX = 4096, /* requests without an answer yet */
     TARGET_KEPT = 8192,
     FIELD_KEPT = 1024,
-    JOIN_CALLS_MAX = 32,   /* calls without a head before a joined connection is not HTTP */
+    JOIN_CALLS_MAX = 32,   /* calls without a head before a joined connection is looked at less */
     CHUNK_LINE_MAX = 4096, /* chunk extensions */
     TRAILER_MAX = 64 << 10,
     HEAD_MEMORY_KEPT = 1024, /* between messages */
@@ -517,7 +517,7 @@ static bool has_asker(struct http1 *h, const struct segment *s, uint64_t at, boo
 /* What is wrong with a beginning that is no head. */
 static enum parse_result no_head(struct http1 *h, enum flow flow, const struct segment *s)
 {
-    if (!h->ever && flow == FLOW_REQUEST && list_is_empty(&h->pending)) {
+    if (!h->ever && !h->doubt && flow == FLOW_REQUEST && list_is_empty(&h->pending)) {
         h->over = true;
         return PARSE_NOT_MINE;
     }
@@ -710,23 +710,30 @@ static void pass_over(struct http1 *h, const struct segment *s)
         finish_all(h, EXCHANGE_INCOMPLETE);
 }
 
+/* A response begins a call, and its request may be on its way: it may have to wait for others. */
+static bool waits_for_request(const struct http1 *h, const struct segment *s, uint64_t at)
+{
+    return s->p && at == 0 && s->flags & SEGMENT_CALL_START && !(s->flags & SEGMENT_FORCE) &&
+           !front(h) && http1_is_response(str_make(s->p, s->len)) == 1;
+}
+
 static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct segment *s,
                                    uint64_t *at)
 {
     struct stream *f = &h->flows[flow];
 
+    if (flow == FLOW_RESPONSE && waits_for_request(h, s, *at))
+        return PARSE_NEED_MORE;
     if (call_begins_head(h, flow, s, *at)) {
+        h->calls_looked_at = 0;
         at_head(f);
         return feed_head(h, flow, s, at);
     }
     if (flow == FLOW_RESPONSE)
         pass_over(h, s);
+    else if (s->flags & SEGMENT_CALL_START)
+        h->calls_looked_at++;
     *at = s->len;
-    if (flow == FLOW_REQUEST && !h->ever && s->flags & SEGMENT_CALL_START &&
-        ++h->calls_looked_at > JOIN_CALLS_MAX) {
-        h->over = true;
-        return PARSE_NOT_MINE;
-    }
     return PARSE_NEED_MORE;
 }
 
@@ -939,6 +946,18 @@ static enum parse_result http1_feed(void *state, enum flow flow, const struct se
     return r == PARSE_BROKEN ? r : PARSE_NEED_MORE;
 }
 
+/* Nothing will come any more. Who asked in doubt, and no place is proven, may have been answered.
+ */
+static unsigned how_it_ended(const struct http1_exchange *x)
+{
+    if (x->base.flags & EXCHANGE_RESPONSE_DONE)
+        return 0;
+    if (x->base.flags & EXCHANGE_RESPONSE_BEGUN || x->certain ||
+        x->base.min_response_pos != UINT64_MAX)
+        return EXCHANGE_CUT;
+    return EXCHANGE_INCOMPLETE;
+}
+
 static void http1_end(void *state)
 {
     struct http1 *h = CAST_OBJ(struct http1, state, MAGIC);
@@ -946,7 +965,7 @@ static void http1_end(void *state)
     if (h->flows[FLOW_RESPONSE].state == TO_CLOSE || h->flows[FLOW_RESPONSE].state == END_UNSEEN)
         message_end(h, FLOW_RESPONSE);
     for (struct http1_exchange *x; (x = front(h));)
-        finish(h, x, x->base.flags & EXCHANGE_RESPONSE_DONE ? 0 : EXCHANGE_CUT);
+        finish(h, x, how_it_ended(x));
     h->over = true;
 }
 
@@ -961,9 +980,13 @@ static void http1_tick(void *state, uint64_t now_ns)
         finish(h, x, 0);
 }
 
-static bool http1_wants_all(const void *state)
+static enum parser_depth http1_depth(const void *state)
 {
-    return ((const struct http1 *)state)->crowded;
+    const struct http1 *h = state;
+
+    if (!h->ever && h->calls_looked_at > JOIN_CALLS_MAX)
+        return DEPTH_BEGINNINGS;
+    return h->crowded ? DEPTH_ALL : DEPTH_HEADS;
 }
 
 static enum parse_result http1_detect(struct str first)
@@ -988,6 +1011,6 @@ const struct parser parser_http1 = {
     .take = http1_take,
     .end = http1_end,
     .tick = http1_tick,
-    .wants_all = http1_wants_all,
+    .depth = http1_depth,
     .exchange_free = exchange_free,
 };

@@ -72,6 +72,12 @@ struct exchange {
     uint64_t min_response_pos; /* after a loss: what lies before it answers something else */
 };
 
+enum parser_depth {
+    DEPTH_HEADS,      /* what holds a message's head */
+    DEPTH_ALL,        /* more: heads are long, or do not begin calls (pipelining) */
+    DEPTH_BEGINNINGS, /* a connection met in mid-life has shown no message for long: one may come */
+};
+
 struct parser {
     const char *name; /* network.protocol.name */
     size_t state_size;
@@ -90,9 +96,8 @@ struct parser {
     void (*end)(void *state);
     /* From time to time: gives up waiting for what may never come. */
     void (*tick)(void *state, uint64_t now_ns);
-    /* The beginnings of response calls are not enough here (pipelining, long heads): capture more.
-     */
-    bool (*wants_all)(const void *state);
+    /* How much of each call it needs from here on. */
+    enum parser_depth (*depth)(const void *state);
     void (*exchange_free)(struct exchange *x);
 };
 

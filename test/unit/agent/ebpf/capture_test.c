@@ -382,6 +382,43 @@ static void joined(void **ctx)
     }
 }
 
+/* The last verdict of this drain; its mode is UNDECIDED when there was none. */
+static struct capture_verdict last_verdict(const struct rig *r)
+{
+    const struct connections *cs = &r->c.connections;
+
+    return cs->n_verdicts ? cs->verdicts[cs->n_verdicts - 1]
+                          : (struct capture_verdict){.mode = CAPTURE_UNDECIDED};
+}
+
+/* However long it takes until a message begins, less is captured meanwhile, and it is found. */
+static void joined_in_a_long_body(void **ctx)
+{
+    for (int i = 0; i < 3; i++) {
+        struct rig r;
+        struct capture_verdict v;
+
+        rig_init_at(&r, (enum role[]){ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN}[i], true, false);
+        for (int call = 0; call < 500; call++)
+            say(&r, FLOW_REQUEST, "sixteen bytes of");
+        v = last_verdict(&r);
+        assert_int_equal(v.mode, CAPTURE_BYTES);
+        assert_int_equal(v.head[0], v.head[1]);
+        assert_in_range(v.head[0], 1, 512);
+        assert_int_equal(v.role, ROLE_UNKNOWN); /* it is not for others of the endpoint */
+        drain(&r);
+        say(&r, FLOW_RESPONSE, OK5); /* its answer */
+        say(&r, FLOW_REQUEST, GET("/first"));
+        v = last_verdict(&r);
+        assert_int_equal(v.mode, CAPTURE_BYTES);
+        assert_in_range(v.head[dir_for(&r, FLOW_REQUEST)], 4096, 16384);
+        say(&r, FLOW_RESPONSE, OK5);
+        say(&r, FLOW_REQUEST, GET("/second"));
+        say(&r, FLOW_RESPONSE, OK5);
+        finish(&r, "GET /first 200 out=5\nGET /second 200 out=5\n");
+    }
+}
+
 static void losses(void **ctx)
 {
     struct rig r;
@@ -722,6 +759,7 @@ int main(void)
         cmocka_unit_test(swapped_records),
         cmocka_unit_test(data_before_open),
         cmocka_unit_test(joined),
+        cmocka_unit_test(joined_in_a_long_body),
         cmocka_unit_test(losses),
         cmocka_unit_test(unknown_role_until_a_request_is_seen),
         cmocka_unit_test(unknown_role_without_a_request_makes_no_span),

@@ -194,7 +194,7 @@ CASE(pipelining)
     }
     REQ(req);
     RESP(resp);
-    assert_true(parser_http1.wants_all(r.state));
+    assert_int_equal(parser_http1.depth(r.state), DEPTH_ALL);
     END(want);
 }
 
@@ -357,7 +357,8 @@ CASE(joined_in_body)
     rig_init(&r, true);
     RESP("...rest of a response that we know nothing of");
     REQ("more of an upload, 2\r\n\r\n");
-    RESP("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"); /* answers the upload */
+    /* answers the upload */
+    forced(&r, FLOW_RESPONSE, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     REQ("GET /first HTTP/1.1\r\n\r\n");
     RESP(OK5);
     END("GET /first 200 out=5\n");
@@ -375,7 +376,7 @@ CASE(joined_before_response)
     RESP(
         "HTTP/1.1 500 Old\r\nContent-Length: 62\r\n\r\n01234567890123456789012345678901234567890123456789012345678901");
     r.pos[FLOW_RESPONSE] = 1000;
-    RESP(OK5); /* nor this one: what came between is not known */
+    forced(&r, FLOW_RESPONSE, OK5); /* nor this one: what came between is not known */
     REQ("GET /third HTTP/1.1\r\n\r\n");
     RESP(OK5);
     END("GET /second 0 incomplete\nGET /third 200 out=5\n");
@@ -410,7 +411,7 @@ CASE(cut_head)
     /* The length is in what was seen, and the next request proves that all came. */
     REQ(SIMPLE);
     shown(&r, "HTTP/1.1 404 No\r\nContent-Length: 5\r\nX: qqq", 8000, "qqqqqqq\r\n\r\nhello");
-    assert_true(parser_http1.wants_all(r.state));
+    assert_int_equal(parser_http1.depth(r.state), DEPTH_ALL);
     assert_string_equal(r.out, "");
     REQ("GET /b HTTP/1.1\r\n\r\n");
     /* The length's line is cut: unknown; the body goes on in further calls. */
@@ -560,6 +561,19 @@ CASE(response_before_its_request)
     END("GET /a 200 out=5\n");
 }
 
+CASE(end_in_doubt)
+{
+    BEGIN; /* who pipelines has no proven place after a loss: that there was no answer is not known
+            */
+    REQ(SIMPLE);
+    REQ(SIMPLE);
+    RESP(OK5);
+    RESP(OK5);
+    hole(&r, FLOW_RESPONSE, 100, SEGMENT_LOST);
+    REQ("GET /late HTTP/1.1\r\nHost: x\r\n\r\n");
+    END("GET /a 200 out=5\nGET /a 200 out=5\nGET /late 0 incomplete\n");
+}
+
 CASE(bad_framing)
 {
     BEGIN;
@@ -658,6 +672,7 @@ int main(void)
         cmocka_unit_test(loss_in_body_is_proven),
         cmocka_unit_test(loss_over_the_end_of_a_body),
         cmocka_unit_test(response_before_its_request),
+        cmocka_unit_test(end_in_doubt),
         cmocka_unit_test(bad_framing),
         cmocka_unit_test(times),
         cmocka_unit_test(fields),
