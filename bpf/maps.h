@@ -204,10 +204,13 @@ static __always_inline void count(u32 which, u64 n)
 unsigned int verdicts_written = 0;
 /* Probes have to come into processes: what can lead to it does not wait. Written by user space. */
 unsigned char probes_follow = 0;
-/* When the reader was last woken for a record that has no time to wait. */
+/* When the reader was last woken, for a record that has no time to wait or since the ring fills. */
 unsigned long long woken_ns = 0;
 
-/* Flags for a record that should not wait for the next drain; at most 1,000 of them a second. */
+/*
+ * Flags for a record that should not wait for the next drain; at most 1,000 of them a second, since
+ * each is an interrupt, and the reader takes whatever came meanwhile.
+ */
 static __always_inline u64 wake_soon(u64 now)
 {
     if (now - woken_ns < 1000000)

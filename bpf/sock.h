@@ -166,9 +166,7 @@ static __always_inline void fill_data(struct wire_data *r, const struct event *e
 
 static __always_inline u64 wake_flags(const struct event *e)
 {
-    if (e->waiting >= wake_bytes)
-        return BPF_RB_FORCE_WAKEUP;
-    return e->fresh ? wake_soon(e->now) : BPF_RB_NO_WAKEUP;
+    return e->fresh || e->waiting >= wake_bytes ? wake_soon(e->now) : BPF_RB_NO_WAKEUP;
 }
 
 static __always_inline void told(const struct event *e, bool yes)

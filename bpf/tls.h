@@ -147,9 +147,9 @@ static __always_inline u32 copy_plain(struct scratch *r, const struct ssl_call *
     return r->d.h.len = sizeof(r->d) + h + t;
 }
 
-static __always_inline u64 plain_wake_flags(void *ring)
+static __always_inline u64 plain_wake_flags(void *ring, u64 now)
 {
-    return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes ? BPF_RB_FORCE_WAKEUP
+    return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes ? wake_soon(now)
                                                                     : BPF_RB_NO_WAKEUP;
 }
 
@@ -170,7 +170,7 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
         asm volatile("if %0 < %1 goto +1; %0 = %1;"
                      : "+r"(n)
                      : "i"(sizeof(*d) + WIRE_HEAD_MAX + WIRE_TAIL_MAX));
-        if (bpf_ringbuf_output(ring, &r->d, n, plain_wake_flags(ring)) == 0)
+        if (bpf_ringbuf_output(ring, &r->d, n, plain_wake_flags(ring, d->h.time_ns)) == 0)
             s->lost[d->dir & 1] = 0;
         scratch_give(r);
     }
