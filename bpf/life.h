@@ -37,10 +37,9 @@ static __always_inline void note_listener(struct sock *sk, bool begins)
 static __always_inline bool select_holder(struct sock *sk, u32 tgid)
 {
     u16 port = SOCK(sk, __sk_common.skc_num);
-    u8 for_good = WIRE_SELECTED_FOR_GOOD;
     if (tgid == self_tgid || !bpf_map_lookup_elem(&ports, &port))
         return false;
-    bpf_map_update_elem(&selected, &tgid, &for_good, BPF_ANY);
+    select(tgid, WIRE_SELECTED_FOR_GOOD);
     return true;
 }
 

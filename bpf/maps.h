@@ -219,12 +219,31 @@ static __always_inline u64 wake_soon(u64 now)
     return BPF_RB_FORCE_WAKEUP;
 }
 
+/* How many of the numbers in `selected` end like this; at least, since it is counted before. */
+unsigned int selected_ends[WIRE_ENDS];
+
 static __always_inline bool is_selected(u32 tgid)
 {
-    if (tgid == self_tgid)
+    if (tgid == self_tgid || (!select_all && !selected_ends[tgid % WIRE_ENDS]))
         return false;
     u8 *v = bpf_map_lookup_elem(&selected, &tgid);
     return v ? *v != 0 : select_all;
+}
+
+static __always_inline void select(u32 tgid, u8 how)
+{
+    u32 *n = &selected_ends[tgid % WIRE_ENDS];
+    __sync_fetch_and_add(n, 1);
+    if (bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST) == 0)
+        return;
+    __sync_fetch_and_sub(n, 1); /* it was there */
+    bpf_map_update_elem(&selected, &tgid, &how, BPF_EXIST);
+}
+
+static __always_inline void deselect(u32 tgid)
+{
+    if (bpf_map_delete_elem(&selected, &tgid) == 0)
+        __sync_fetch_and_sub(&selected_ends[tgid % WIRE_ENDS], 1);
 }
 
 #endif

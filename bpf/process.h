@@ -27,7 +27,6 @@ static __always_inline void identify(struct wire_executable *exe, struct task_st
  */
 static __always_inline void judge(u32 tgid, const struct wire_executable *exe)
 {
-    u8 yes = WIRE_SELECTED, unknown = WIRE_SELECTED_UNJUDGED;
     if (!select_unknown || tgid == self_tgid)
         return;
     u8 *now = bpf_map_lookup_elem(&selected, &tgid);
@@ -35,11 +34,11 @@ static __always_inline void judge(u32 tgid, const struct wire_executable *exe)
         return;
     u8 *known = bpf_map_lookup_elem(&executables, exe);
     if (!known)
-        bpf_map_update_elem(&selected, &tgid, &unknown, BPF_ANY);
+        select(tgid, WIRE_SELECTED_UNJUDGED);
     else if (*known)
-        bpf_map_update_elem(&selected, &tgid, &yes, BPF_ANY);
+        select(tgid, WIRE_SELECTED);
     else
-        bpf_map_delete_elem(&selected, &tgid);
+        deselect(tgid);
 }
 
 /* Since 4.7. After the new image is in place: its mm has the arguments. */
@@ -98,10 +97,8 @@ int BPF_PROG(tr_fork, struct task_struct *parent, struct task_struct *child)
     if (from == to || (u32)child->pid != to)
         return 0;
     u8 *v = bpf_map_lookup_elem(&selected, &from);
-    if (v) {
-        u8 copy = *v;
-        bpf_map_update_elem(&selected, &to, &copy, BPF_ANY);
-    }
+    if (v)
+        select(to, *v);
     if (is_selected(from))
         tell(WIRE_FORK, to, from);
     return 0;
@@ -115,7 +112,7 @@ int BPF_PROG(tr_exit, struct task_struct *task)
     u32 tgid = task->tgid;
     if ((u32)task->pid != tgid || !is_selected(tgid))
         return 0;
-    bpf_map_delete_elem(&selected, &tgid);
+    deselect(tgid);
     bpf_map_delete_elem(&mapping, &tgid);
     tell(WIRE_EXIT, tgid, 0);
     return 0;

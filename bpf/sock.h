@@ -185,10 +185,31 @@ static __always_inline void send_length(struct event *e)
     told(e, bpf_ringbuf_output(e->ring, &r, sizeof(r), wake_flags(e)) == 0);
 }
 
+/* Head and body, as most servers send them: a loop's calls would cost as much again. */
+static __always_inline u32 copy_two(u8 *to, u32 want, u64 iov)
+{
+    struct user_iovec v[2];
+    u32 n;
+    if (bpf_probe_read_user(v, sizeof(v), (void *)iov))
+        return 0;
+    n = v[0].len < want ? (u32)v[0].len : want;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
+    if (n && bpf_probe_read_user(to, n, (void *)v[0].base))
+        return 0;
+    if (n >= want)
+        return n;
+    to += n;
+    u32 m = v[1].len < want - n ? (u32)v[1].len : want - n;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(m) : "i"(WIRE_HEAD_MAX));
+    return m && bpf_probe_read_user(to, m, (void *)v[1].base) ? n : n + m;
+}
+
 /* The call's first bytes; how many could be read. */
 static __always_inline u32 copy_head(u8 *to, const struct event *e, const struct source *s)
 {
     u32 n = e->head;
+    if (s->iov && s->n_iov == 2)
+        return copy_two(to, n, s->iov);
     if (s->iov) {
         struct iov_walk w = {.dst = to, .iov = s->iov, .want = n};
         bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, iov_step, &w, 0);

@@ -54,11 +54,17 @@ struct {
     __type(value, struct ssl_call);
 } ssl_calls SEC(".maps");
 
+/* Some process whose number ends like this has made an SSL call; for good. */
+unsigned char ssl_ends[WIRE_ENDS];
+
 /* The SSL call that this thread is in. */
 static __always_inline struct ssl_call *ssl_inside(void)
 {
     u64 id = bpf_get_current_pid_tgid();
-    struct ssl_call *call = has_tls ? bpf_map_lookup_elem(&ssl_calls, &id) : NULL;
+    struct ssl_call *call;
+    if (!has_tls || !ssl_ends[(u32)(id >> 32) % WIRE_ENDS])
+        return NULL;
+    call = bpf_map_lookup_elem(&ssl_calls, &id);
     return call && call->is_active ? call : NULL;
 }
 
@@ -276,6 +282,7 @@ int BPF_KPROBE(tr_ssl_enter)
     struct ssl_call call, *kept;
     if (!ssl_begin(&call, ctx, bpf_get_attach_cookie(ctx)))
         return 0;
+    ssl_ends[(u32)(id >> 32) % WIRE_ENDS] = 1;
     kept = bpf_map_lookup_elem(&ssl_calls, &id);
     if (kept)
         *kept = call;

@@ -141,6 +141,12 @@ struct wire_exec {
 };
 WIRE_ASSERT(wire_exec, 64 + WIRE_PATH + WIRE_ARGV);
 
+/*
+ * What is known of all processes whose numbers end alike, so that most events of others are told
+ * without a lookup.
+ */
+#define WIRE_ENDS 4096u
+
 /* Values of the map of observed processes. */
 enum wire_selected {
     WIRE_SELECTED = 1,

@@ -135,6 +135,25 @@ static void on_close(struct source *s, const struct wire_close *w)
         recording_close_record(s->recording, &r);
 }
 
+/* As select() and deselect() of bpf/maps.h. */
+static void select_process(struct source *s, uint32_t tgid, uint8_t how)
+{
+    uint32_t *n = &s->skel->bss->selected_ends[tgid % WIRE_ENDS];
+
+    __atomic_add_fetch(n, 1, __ATOMIC_SEQ_CST);
+    if (bpf_map__update_elem(s->skel->maps.selected, &tgid, sizeof(tgid), &how, sizeof(how),
+                             BPF_NOEXIST) == 0)
+        return;
+    __atomic_sub_fetch(n, 1, __ATOMIC_SEQ_CST);
+    bpf_map__update_elem(s->skel->maps.selected, &tgid, sizeof(tgid), &how, sizeof(how), BPF_EXIST);
+}
+
+static void deselect_process(struct source *s, uint32_t tgid)
+{
+    if (bpf_map__delete_elem(s->skel->maps.selected, &tgid, sizeof(tgid), 0) == 0)
+        __atomic_sub_fetch(&s->skel->bss->selected_ends[tgid % WIRE_ENDS], 1, __ATOMIC_SEQ_CST);
+}
+
 /* User space's judgement of an executable is remembered in the kernel by its inode. */
 static void judge_executable(struct source *s, const struct wire_exec *w)
 {
@@ -148,7 +167,7 @@ static void judge_executable(struct source *s, const struct wire_exec *w)
         bpf_map__update_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), &value,
                              sizeof(value), BPF_EXIST);
     else if (!p->selected)
-        bpf_map__delete_elem(s->skel->maps.selected, &w->tgid, sizeof(w->tgid), 0);
+        deselect_process(s, w->tgid);
 }
 
 static void start_tls(struct source *s, uint32_t tgid)
@@ -449,13 +468,11 @@ void source_verdicts(struct source *s, const struct capture_verdict *v, size_t n
 void source_select(struct source *s, const struct process *p)
 {
     bool for_good = p->inherits || selection_has_pid(s->selection, p->tgid);
-    uint8_t value = for_good ? WIRE_SELECTED_FOR_GOOD : WIRE_SELECTED;
     bool yes = p->selected && !p->ours;
     if (yes)
-        bpf_map__update_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), &value,
-                             sizeof(value), BPF_ANY);
+        select_process(s, p->tgid, for_good ? WIRE_SELECTED_FOR_GOOD : WIRE_SELECTED);
     else
-        bpf_map__delete_elem(s->skel->maps.selected, &p->tgid, sizeof(p->tgid), 0);
+        deselect_process(s, p->tgid);
     if (yes && s->has_tls)
         libraries_watch(&s->libraries, p->tgid, clock_mono_ns());
     else if (s->has_tls)
