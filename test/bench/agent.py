@@ -3,7 +3,7 @@
 """What observing costs: nginx with and without the agent, in the same run.
 
 One nginx worker on CPU 0; load generator, agent and sink on CPU 1. Four cells, `--pairs` runs each,
-without and with the agent, every other pair the other way round, so that drift cancels out:
+with the agent between two without, of which the mean counts, so that drift cancels out:
 
   plain       wrk on an observed nginx; the result is its requests a second with over without
   tls         the same over TLS, read by probes in libssl
@@ -157,19 +157,20 @@ def http_load(port, rate, seconds):
     return json.loads(out)
 
 
-def saturated_pair(cell, a, tmp, observed, other, agent_first):
-    """One run without and one with the agent."""
+def saturated_pair(cell, a, tmp, observed, other):
+    """One run with the agent, and one without before and after it."""
     target = other if cell == "unselected" else observed
     url = f"http://127.0.0.1:{target.port}/" if cell == "plain" else f"https://127.0.0.1:{target.tls_port}/"
     wrk(url, 1)
-    without = None if agent_first else saturate(target, url, a.seconds)
+    before = saturate(target, url, a.seconds)
     observer = Observer(tmp, observed.port if cell == "plain" else observed.tls_port, a.compression)
     try:
         with_agent = saturate(target, url, a.seconds)
         cost = observer.finish(0 if cell == "unselected" else with_agent["requests"])
     finally:
         observer.stop()
-    without = without or saturate(target, url, a.seconds)
+    after = saturate(target, url, a.seconds)
+    without = {k: (before[k] + after[k]) / 2 for k in before}
     return {"without": without["rate"], "with": with_agent["rate"],
             "ratio": with_agent["rate"] / without["rate"],
             "busy_without": without["busy"], "busy_with": with_agent["busy"],
@@ -219,10 +220,10 @@ def main():
         pathlib.Path(tmp).chmod(0o755)
         observed, other = Nginx(tmp), Nginx(tmp)
         try:
-            for i in range(a.pairs):
+            for _ in range(a.pairs):
                 for cell in cells:
                     runs[cell].append(rate_run(a, tmp, observed) if cell == "rate" else
-                                      saturated_pair(cell, a, tmp, observed, other, agent_first=i % 2 == 1))
+                                      saturated_pair(cell, a, tmp, observed, other))
         finally:
             observed.stop()
             other.stop()
