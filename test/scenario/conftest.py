@@ -13,7 +13,6 @@ from harness.wait import TSAN
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "tsan: of no effect, all run there; see test/not-on-tsan.txt")
     config.addinivalue_line("markers", "root: needs root, BTF and the right to load BPF programs")
 
 
