@@ -27,7 +27,7 @@
 
 #include <stdlib.h>
 
-#include "common/base/buf.h"
+#include "agent/ebpf/parsers/http1_body.h"
 #include "common/base/clock.h"
 
 enum {
@@ -35,44 +35,13 @@ enum {
     PENDING_MAX = 4096, /* requests without an answer yet */
     TARGET_KEPT = 8192,
     FIELD_KEPT = 1024,
-    JOIN_CALLS_MAX = 32,   /* calls without a head before a joined connection is looked at less */
-    CHUNK_LINE_MAX = 4096, /* chunk extensions */
-    TRAILER_MAX = 64 << 10,
-    HEAD_MEMORY_KEPT = 1024, /* between messages */
-    TAIL_SEEN = 7,           /* "\r\n0\r\n\r\n" */
+    JOIN_CALLS_MAX = 32, /* calls without a head before a joined connection is looked at less */
 };
 #define EARLY_RESPONSE_WAIT_NS NS_PER_S
 
-enum state {
-    AT_HEAD,     /* a message begins here, or is in its head */
-    IN_BODY,     /* `left` bytes of a body of known length */
-    CHUNK_SIZE,  /* in the line that begins a chunk */
-    CHUNK_DATA,  /* `left` bytes of it */
-    CHUNK_END,   /* the line end after it */
-    TRAILER,     /* after the last chunk, up to an empty line */
-    TO_CLOSE,    /* a body that the end of the connection ends */
-    CHUNKS_LOST, /* chunks whose sizes were in a hole: the end shows by its look */
-    END_UNSEEN,  /* a response whose head ends in a hole: up to what answers the next request */
-    LOST,        /* waits for a call that begins with a head */
-};
-
-struct stream {
-    enum state state;
-    struct buf head; /* a head in pieces */
-    size_t scanned;
-    uint64_t left, body, message_first_ns;
-    unsigned line; /* bytes of the present chunk or trailer line */
-    bool extension, any_digit, size_known;
-    bool size_told;          /* END_UNSEEN: `body` is what the head says, true if all of it came */
-    uint8_t tail[TAIL_SEEN]; /* CHUNKS_LOST: the last bytes seen in a row */
-    unsigned tail_n;
-    struct http1_exchange *x; /* whose message this is, while in its body */
-    uint64_t end, end_ns;     /* of what was fed, holes too */
-};
-
 struct http1 {
     unsigned magic;
-    struct stream flows[FLOW_COUNT];
+    struct http1_stream flows[FLOW_COUNT];
     struct list pending; /* requests in order, the oldest is being answered */
     struct list done;
     unsigned n_pending, calls_looked_at;
@@ -103,11 +72,8 @@ static void http1_init(void *state, bool joined)
     SET_MAGIC(h, MAGIC);
     list_init(&h->pending);
     list_init(&h->done);
-    for (unsigned i = 0; i < FLOW_COUNT; i++) {
-        buf_init(&h->flows[i].head);
-        h->flows[i].head.max = HTTP1_HEAD_MAX;
-        h->flows[i].state = joined ? LOST : AT_HEAD;
-    }
+    for (unsigned i = 0; i < FLOW_COUNT; i++)
+        http1_stream_init(&h->flows[i], joined ? LOST : AT_HEAD);
     h->doubt = joined;
 }
 
@@ -117,8 +83,8 @@ static void http1_fini(void *state)
 
     list_free(&h->pending);
     list_free(&h->done);
-    buf_fini(&h->flows[0].head);
-    buf_fini(&h->flows[1].head);
+    http1_stream_fini(&h->flows[0]);
+    http1_stream_fini(&h->flows[1]);
     CLEAR_MAGIC(h);
 }
 
@@ -199,23 +165,9 @@ static struct http1_exchange *exchange_new(const struct http1_head *head, const 
 
 /* ---- the ends of messages, and losing the place ---- */
 
-static void at_head(struct stream *f)
-{
-    f->state = AT_HEAD;
-    f->x = NULL;
-    f->scanned = 0;
-    f->body = f->left = 0;
-    if (f->head.cap > HEAD_MEMORY_KEPT) {
-        buf_fini(&f->head);
-        buf_init(&f->head);
-        f->head.max = HTTP1_HEAD_MAX;
-    }
-    buf_reset(&f->head);
-}
-
 static void message_end(struct http1 *h, enum flow flow)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
     struct http1_exchange *x = f->x;
 
     if (x && flow == FLOW_REQUEST) {
@@ -225,7 +177,7 @@ static void message_end(struct http1 *h, enum flow flow)
         x->base.response_body = f->body;
         x->base.flags |= EXCHANGE_RESPONSE_DONE | (f->size_known ? EXCHANGE_RESPONSE_SIZE : 0u);
     }
-    at_head(f);
+    http1_at_head(f);
     if (x)
         finish_if_done(h, x);
 }
@@ -269,7 +221,7 @@ static void finish_asked_before(struct http1 *h, const struct segment *s)
 
 static void lose(struct http1 *h, enum flow flow, const struct segment *s)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
 
     h->doubt = true;
     if (flow == FLOW_REQUEST) {
@@ -281,18 +233,11 @@ static void lose(struct http1 *h, enum flow flow, const struct segment *s)
     } else {
         finish_asked_before(h, s);
     }
-    at_head(f);
+    http1_at_head(f);
     f->state = LOST;
 }
 
 /* ---- heads ---- */
-
-static void begin_chunks(struct stream *f)
-{
-    f->state = CHUNK_SIZE;
-    f->left = f->line = 0;
-    f->extension = f->any_digit = false;
-}
 
 /*
  * Where the answer to a request may begin that was sent in doubt; UINT64_MAX: no place is proven.
@@ -301,7 +246,7 @@ static void begin_chunks(struct stream *f)
  */
 static uint64_t proven_place(const struct http1 *h, const struct segment *s)
 {
-    const struct stream *responses = &h->flows[FLOW_RESPONSE];
+    const struct http1_stream *responses = &h->flows[FLOW_RESPONSE];
     bool known = s->other_pos <= responses->end;
     bool older = responses->end_ns <= h->flows[FLOW_REQUEST].message_first_ns;
 
@@ -326,7 +271,7 @@ static void look_at_waiting(struct http1 *h, const struct segment *s)
 static struct http1_exchange *ask(struct http1 *h, const struct http1_head *head,
                                   const struct segment *s)
 {
-    struct stream *f = &h->flows[FLOW_REQUEST];
+    struct http1_stream *f = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x;
 
     if (head->other_coding || h->n_pending >= PENDING_MAX || !(x = exchange_new(head, s)))
@@ -347,74 +292,30 @@ static struct http1_exchange *ask(struct http1 *h, const struct http1_head *head
 static enum parse_result begin_request(struct http1 *h, const struct http1_head *head,
                                        const struct segment *s)
 {
-    struct stream *f = &h->flows[FLOW_REQUEST];
+    struct http1_stream *f = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x = ask(h, head, s);
 
     if (!x) {
         lose(h, FLOW_REQUEST, s);
         return PARSE_BROKEN;
     }
-    at_head(f);
+    http1_at_head(f);
     f->x = x;
     f->size_known = true;
-    if (head->chunked) {
-        begin_chunks(f);
-    } else if (head->has_length && head->length > 0) {
-        f->state = IN_BODY;
-        f->left = head->length;
-    } else {
+    if (!http1_begin_request_body(f, head))
         message_end(h, FLOW_REQUEST);
-    }
     return PARSE_DONE;
-}
-
-static bool has_no_body(const struct http1_exchange *x, const struct http1_head *head)
-{
-    return str_is(x->method, "HEAD") || head->status == 204 || head->status == 304;
-}
-
-/* RFC 9112 6.3: what frames the body of a response. */
-static void begin_response_body(struct http1 *h, struct http1_exchange *x,
-                                const struct http1_head *head)
-{
-    struct stream *f = &h->flows[FLOW_RESPONSE];
-
-    if (has_no_body(x, head)) {
-        message_end(h, FLOW_RESPONSE);
-    } else if (head->chunked) {
-        begin_chunks(f);
-    } else if (head->other_coding || !head->has_length) {
-        f->state = TO_CLOSE;
-    } else if (head->length > 0) {
-        f->state = IN_BODY;
-        f->left = head->length;
-    } else {
-        message_end(h, FLOW_RESPONSE);
-    }
-}
-
-/* The head goes on in a hole: nobody knows where the body begins. */
-static void begin_unseen_end(struct stream *f, const struct http1_exchange *x,
-                             const struct http1_head *head)
-{
-    bool none = has_no_body(x, head);
-
-    f->state = head->chunked && !none ? CHUNKS_LOST : END_UNSEEN;
-    f->size_known = none;
-    f->size_told = !none && head->has_length && !head->chunked && !head->other_coding;
-    f->body = f->size_told ? head->length : 0;
-    f->tail_n = 0;
 }
 
 static enum parse_result begin_response(struct http1 *h, const struct http1_head *head,
                                         const struct segment *s, bool cut)
 {
-    struct stream *f = &h->flows[FLOW_RESPONSE];
+    struct http1_stream *f = &h->flows[FLOW_RESPONSE];
     struct http1_exchange *x = front(h);
-    bool tunnel;
+    bool tunnel, to_head;
 
     if (head->status < 200 && head->status != 101) {
-        at_head(f); /* interim: the answer is still to come */
+        http1_at_head(f); /* interim: the answer is still to come */
         return PARSE_DONE;
     }
     x->status = head->status;
@@ -424,15 +325,16 @@ static enum parse_result begin_response(struct http1 *h, const struct http1_head
     x->base.flags |= EXCHANGE_RESPONSE_BEGUN;
     if (!x->certain)
         h->doubt = false;
-    at_head(f);
+    http1_at_head(f);
     f->x = x;
     f->size_known = true;
+    to_head = str_is(x->method, "HEAD");
     tunnel = head->status == 101 || (head->status < 300 && str_is(x->method, "CONNECT"));
     if (!tunnel) {
         if (cut)
-            begin_unseen_end(f, x, head);
-        else
-            begin_response_body(h, x, head);
+            http1_begin_unseen_end(f, head, to_head);
+        else if (!http1_begin_response_body(f, head, to_head))
+            message_end(h, FLOW_RESPONSE);
         return PARSE_DONE;
     }
     h->over = true;
@@ -462,7 +364,7 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
  */
 static bool read_cut_request(struct http1 *h, struct str text, const struct segment *s)
 {
-    struct stream *f = &h->flows[FLOW_REQUEST];
+    struct http1_stream *f = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x;
     struct http1_head head;
 
@@ -470,7 +372,7 @@ static bool read_cut_request(struct http1 *h, struct str text, const struct segm
         return false;
     x->base.flags |= EXCHANGE_REQUEST_DONE | EXCHANGE_INCOMPLETE;
     h->ever = true;
-    at_head(f);
+    http1_at_head(f);
     f->state = LOST;
     return true;
 }
@@ -500,7 +402,7 @@ static bool read_cut_head(struct http1 *h, enum flow flow, const struct segment 
 /* True when the response flow may go on: somebody waits for what begins at pos. */
 static bool has_asker(struct http1 *h, const struct segment *s, uint64_t at, bool *older)
 {
-    const struct stream *requests = &h->flows[FLOW_REQUEST];
+    const struct http1_stream *requests = &h->flows[FLOW_REQUEST];
     struct http1_exchange *x = front(h);
 
     *older = false;
@@ -529,7 +431,7 @@ static enum parse_result no_head(struct http1 *h, enum flow flow, const struct s
 static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct segment *s,
                                    uint64_t *at)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
     struct str rest = str_make(s->p + *at, s->len - *at), text = rest;
     size_t before = f->head.n, end;
     int looks;
@@ -565,105 +467,7 @@ static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct
     return read_head(h, flow, str_make(text.p, end), s);
 }
 
-/* ---- bodies ---- */
-
-static int hex(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* One byte of a chunk's size line. False when it is none. */
-static bool chunk_size_byte(struct stream *f, uint8_t c)
-{
-    int d = hex(c);
-
-    if (c == '\n') {
-        if (!f->any_digit)
-            return false;
-        f->state = f->left ? CHUNK_DATA : TRAILER;
-        f->line = 0;
-        return true;
-    }
-    if (++f->line > CHUNK_LINE_MAX)
-        return false;
-    if (f->extension || c == '\r')
-        return true;
-    if (c == ';' || c == ' ' || c == '\t') {
-        f->extension = true;
-        return f->any_digit;
-    }
-    if (d < 0 || f->left > UINT64_MAX >> 8)
-        return false;
-    f->left = f->left << 4 | (uint64_t)d;
-    f->any_digit = true;
-    return true;
-}
-
-/* One byte of framing between chunks or after them. False when it is none. */
-static bool framing_byte(struct http1 *h, enum flow flow, uint8_t c)
-{
-    struct stream *f = &h->flows[flow];
-
-    switch (f->state) {
-    case CHUNK_SIZE:
-        return chunk_size_byte(f, c);
-    case CHUNK_END:
-        if (c == '\n')
-            begin_chunks(f);
-        return c == '\n' || c == '\r';
-    default: /* TRAILER: field lines up to an empty one */
-        if (c == '\n' && f->line == 0)
-            message_end(h, flow);
-        else if (c == '\n')
-            f->line = 0;
-        else if (c != '\r' && ++f->line > TRAILER_MAX)
-            return false;
-        return true;
-    }
-}
-
-/* Remembers the last bytes; true when they are the end of a chunked body. */
-static bool tail_is_end(struct stream *f, const struct segment *s, uint64_t at)
-{
-    static const char end[] = "\r\n0\r\n\r\n";
-    uint64_t n = s->len - at, put = MIN(n, TAIL_SEEN), old;
-
-    if (s->flags & SEGMENT_CALL_START && at == 0)
-        f->tail_n = 0;
-    old = MIN(f->tail_n, TAIL_SEEN - put);
-    memmove(f->tail, f->tail + f->tail_n - old, old);
-    memcpy(f->tail + old, s->p + s->len - put, put);
-    f->tail_n = (unsigned)(old + put);
-    if (!(s->flags & SEGMENT_CALL_END))
-        return false;
-    if (f->tail_n == TAIL_SEEN)
-        return memcmp(f->tail, end, TAIL_SEEN) == 0;
-    return f->tail_n == 5 && memcmp(f->tail, end + 2, 5) == 0; /* the last chunk in its own call */
-}
-
-/* Body bytes from *at on, seen or not: they are only counted. */
-static void count_body(struct http1 *h, enum flow flow, const struct segment *s, uint64_t *at)
-{
-    struct stream *f = &h->flows[flow];
-    uint64_t n = s->len - *at;
-
-    if (f->state != TO_CLOSE)
-        n = MIN(n, f->left);
-    *at += n;
-    f->body += n;
-    if (f->state == TO_CLOSE)
-        return;
-    f->left -= n;
-    if (f->left > 0)
-        return;
-    if (f->state == CHUNK_DATA)
-        f->state = CHUNK_END;
-    else
-        message_end(h, flow);
-}
+/* ---- the place is lost ---- */
 
 /*
  * A request, or "GET /" of which the rest is not read yet: programs may read a few bytes at a time.
@@ -720,13 +524,13 @@ static bool waits_for_request(const struct http1 *h, const struct segment *s, ui
 static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct segment *s,
                                    uint64_t *at)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
 
     if (flow == FLOW_RESPONSE && waits_for_request(h, s, *at))
         return PARSE_NEED_MORE;
     if (call_begins_head(h, flow, s, *at)) {
         h->calls_looked_at = 0;
-        at_head(f);
+        http1_at_head(f);
         return feed_head(h, flow, s, at);
     }
     if (flow == FLOW_RESPONSE)
@@ -743,14 +547,15 @@ static enum parse_result feed_lost(struct http1 *h, enum flow flow, const struct
 static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct segment *s,
                                    uint64_t *at)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
 
     switch (f->state) {
     case IN_BODY:
     case CHUNK_DATA:
     case TO_CLOSE:
         in_message(f->x, flow, s);
-        count_body(h, flow, s, at);
+        if (http1_count_body(f, s, at))
+            message_end(h, flow);
         return PARSE_NEED_MORE;
     case END_UNSEEN:
         *at = s->len;
@@ -776,9 +581,7 @@ static enum parse_result feed_hole(struct http1 *h, enum flow flow, const struct
             break; /* the end may be in it, and more messages */
         /* Chunks that were not asked for, inside one call: the end of the body will show. */
         in_message(f->x, flow, s);
-        f->state = CHUNKS_LOST;
-        f->size_known = false;
-        f->tail_n = 0;
+        http1_lose_chunks(f);
         return PARSE_NEED_MORE;
     case AT_HEAD:
         if (flow == FLOW_REQUEST && f->head.n == 0 && !(s->flags & SEGMENT_LOST) &&
@@ -819,7 +622,7 @@ static enum parse_result feed_at_head(struct http1 *h, enum flow flow, const str
 /* The response whose end was not seen ended before s, where the next one begins. */
 static enum parse_result begin_next(struct http1 *h, const struct segment *s, uint64_t *at)
 {
-    struct stream *f = &h->flows[FLOW_RESPONSE];
+    struct http1_stream *f = &h->flows[FLOW_RESPONSE];
     struct segment before = {.pos = s->pos, .end_ns = f->x ? f->x->base.response_end_ns : 0};
 
     f->size_known |= f->size_told && f->state == END_UNSEEN;
@@ -850,7 +653,7 @@ static bool next_begins(struct http1 *h, const struct segment *s, uint64_t at, b
 static enum parse_result feed_end_unseen(struct http1 *h, enum flow flow, const struct segment *s,
                                          uint64_t *at)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
     bool wait = false;
 
     if (flow == FLOW_RESPONSE && next_begins(h, s, *at, &wait))
@@ -858,7 +661,7 @@ static enum parse_result feed_end_unseen(struct http1 *h, enum flow flow, const 
     if (wait)
         return PARSE_NEED_MORE;
     in_message(f->x, flow, s);
-    if (f->state == CHUNKS_LOST && tail_is_end(f, s, *at))
+    if (f->state == CHUNKS_LOST && http1_tail_is_end(f, s, *at))
         message_end(h, flow);
     *at = s->len;
     return PARSE_NEED_MORE;
@@ -870,7 +673,7 @@ static enum parse_result feed_end_unseen(struct http1 *h, enum flow flow, const 
  */
 static bool body_was_given_up(struct http1 *h, enum flow flow, const struct segment *s, uint64_t at)
 {
-    const struct stream *f = &h->flows[flow];
+    const struct http1_stream *f = &h->flows[flow];
 
     if (flow != FLOW_REQUEST || f->state == AT_HEAD || f->state == LOST)
         return false;
@@ -879,15 +682,33 @@ static bool body_was_given_up(struct http1 *h, enum flow flow, const struct segm
     return call_begins_head(h, flow, s, at);
 }
 
+static enum parse_result feed_framing(struct http1 *h, enum flow flow, const struct segment *s,
+                                      uint64_t *at)
+{
+    in_message(h->flows[flow].x, flow, s);
+    switch (http1_framing_byte(&h->flows[flow], s->p[(*at)++])) {
+    case FRAMING_GOES_ON:
+        break;
+    case FRAMING_ENDS:
+        message_end(h, flow);
+        break;
+    case FRAMING_BROKEN:
+        lose(h, flow, s);
+        *at = s->len;
+        return PARSE_BROKEN;
+    }
+    return PARSE_NEED_MORE;
+}
+
 static enum parse_result feed_bytes(struct http1 *h, enum flow flow, const struct segment *s,
                                     uint64_t *at)
 {
-    struct stream *f = &h->flows[flow];
+    struct http1_stream *f = &h->flows[flow];
 
     if (body_was_given_up(h, flow, s, *at)) {
         if (f->x)
             finish(h, f->x, 0);
-        at_head(f);
+        http1_at_head(f);
         return PARSE_NEED_MORE;
     }
     switch (f->state) {
@@ -897,17 +718,13 @@ static enum parse_result feed_bytes(struct http1 *h, enum flow flow, const struc
     case CHUNK_DATA:
     case TO_CLOSE:
         in_message(f->x, flow, s);
-        count_body(h, flow, s, at);
+        if (http1_count_body(f, s, at))
+            message_end(h, flow);
         return PARSE_NEED_MORE;
     case CHUNK_SIZE:
     case CHUNK_END:
     case TRAILER:
-        in_message(f->x, flow, s);
-        if (framing_byte(h, flow, s->p[(*at)++]))
-            return PARSE_NEED_MORE;
-        lose(h, flow, s);
-        *at = s->len;
-        return PARSE_BROKEN;
+        return feed_framing(h, flow, s, at);
     case CHUNKS_LOST:
     case END_UNSEEN:
         return feed_end_unseen(h, flow, s, at);
