@@ -3,19 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
+#include "agent/ebpf/channel.h"
 #include "common/base/clock.h"
 
 enum {
     HELD_MAX_BYTES = 8 << 20, /* copies of records that wait, all connections together */
     CONNS_MAX = 200000,
-    BROKEN_MAX = 16, /* in a row, without an exchange between: not worth parsing */
-    REQUEST_HEAD = 16 << 10,
-    RESPONSE_HEAD = 4 << 10,
-    RESPONSE_TAIL = 16,
-    BEGINNING = 256,     /* a request's line, mostly */
-    ROLE_CALLS_MAX = 32, /* calls of unknown role without a request before less is looked at */
 };
 #define WAIT_NS (40 * NS_PER_MS)      /* between two epochs of waiting, however often is drained */
 #define UNUSED_TLS_NS (60 * NS_PER_S) /* plaintext without a socket has no close */
@@ -25,25 +19,10 @@ const char *const hole_names[HOLE_COUNT] = {
     "unseen", "limit",     "connection_unknown", "no_memory",
 };
 
-/* A record on its way to a parser. */
-struct delivery {
-    struct data_record r;
-    uint64_t since;   /* drain in which it came */
-    bool starts_call; /* its first byte is the call's */
-};
-
 struct held {
     struct list link;
     struct delivery d;
     uint8_t bytes[];
-};
-
-/* Where a record belongs. */
-struct lane {
-    struct connections *cs;
-    struct conn *c;
-    enum layer layer;
-    enum direction dir;
 };
 
 struct conn_key {
@@ -104,279 +83,6 @@ static struct conn *conn_new(struct connections *cs, const struct conn_key *k)
     return c;
 }
 
-static struct capture_account *account(const struct lane *l)
-{
-    return &l->cs->ledger.layers[l->layer][l->dir];
-}
-
-static struct stream_state *lane_stream(const struct lane *l)
-{
-    return &l->c->layers[l->layer].dir[l->dir];
-}
-
-static enum flow flow_of(const struct conn *c, enum direction dir)
-{
-    bool to_server = (dir == DIR_SEND) == (c->role == ROLE_CLIENT);
-
-    return to_server ? FLOW_REQUEST : FLOW_RESPONSE;
-}
-
-static enum direction dir_of(const struct conn *c, enum flow flow)
-{
-    return flow_of(c, DIR_SEND) == flow ? DIR_SEND : DIR_RECEIVE;
-}
-
-/* ---- verdicts ---- */
-
-static void verdict(struct connections *cs, struct conn *c, enum capture_mode mode,
-                    enum parser_depth depth)
-{
-    struct capture_verdict *v;
-
-    if (!c->cookie || (c->mode == mode && c->depth == depth))
-        return;
-    if (cs->n_verdicts == cs->cap_verdicts) {
-        size_t cap = cs->cap_verdicts ? cs->cap_verdicts * 2 : 64;
-        struct capture_verdict *p = try_realloc(cs->verdicts, cap * sizeof(*p));
-
-        if (!p)
-            return; /* the kernel stays undecided: dearer, not wrong */
-        cs->verdicts = p;
-        cs->cap_verdicts = cap;
-    }
-    c->mode = mode;
-    c->depth = depth;
-    v = &cs->verdicts[cs->n_verdicts++];
-    *v = (struct capture_verdict){.cookie = c->cookie,
-                                  .mode = mode,
-                                  .layer = c->layers[LAYER_TLS].used ? LAYER_TLS : LAYER_SOCKET};
-    if (mode != CAPTURE_BYTES)
-        return;
-    if (depth == DEPTH_BEGINNINGS) { /* the role may be unknown */
-        v->head[DIR_SEND] = v->head[DIR_RECEIVE] = BEGINNING;
-        return;
-    }
-    v->head[dir_of(c, FLOW_REQUEST)] = REQUEST_HEAD;
-    v->head[dir_of(c, FLOW_RESPONSE)] = depth == DEPTH_ALL ? REQUEST_HEAD : RESPONSE_HEAD;
-    v->tail[dir_of(c, FLOW_RESPONSE)] = RESPONSE_TAIL;
-    if (!c->opened || c->open.family == AF_UNIX || c->layers[LAYER_TLS].used)
-        return;
-    v->role = c->role;
-    v->family = c->open.family;
-    v->netns = c->open.netns;
-    v->server = c->role == ROLE_SERVER ? c->open.local : c->open.peer;
-}
-
-/* ---- parsing ---- */
-
-static void channel_end(struct connections *cs, struct conn *c, enum layer layer)
-{
-    struct channel *ch = &c->layers[layer];
-    struct exchange *x;
-
-    if (!ch->parser_state)
-        return;
-    ch->parser->end(ch->parser_state);
-    while ((x = ch->parser->take(ch->parser_state)))
-        cs->ops.exchange(cs->ops.arg, c, layer, ch->parser, x);
-    ch->parser->fini(ch->parser_state);
-    free(ch->parser_state);
-    ch->parser_state = NULL;
-}
-
-/* No bytes of this layer are wanted any more. */
-static void skip_channel(struct connections *cs, struct conn *c, enum layer layer)
-{
-    struct channel *ch = &c->layers[layer];
-
-    channel_end(cs, c, layer);
-    ch->state = CHANNEL_SKIPPING;
-    /* A verdict is about the socket as a whole: not while the other layer is of use. */
-    if (c->mode != CAPTURE_NOTHING && (layer == LAYER_TLS || !c->layers[LAYER_TLS].used))
-        verdict(cs, c, CAPTURE_LENGTHS, DEPTH_HEADS);
-}
-
-static bool is_tls_record(const struct data_record *r)
-{
-    return r->head >= 2 && r->bytes[0] >= 0x14 && r->bytes[0] <= 0x17 && r->bytes[1] == 3;
-}
-
-/* What a joined parser did not see: that these responses were before its first request. */
-static void tell_what_was(const struct lane *l)
-{
-    struct channel *ch = &l->c->layers[l->layer];
-    const struct stream_state *st = &ch->dir[dir_of(l->c, FLOW_RESPONSE)];
-    struct segment s = {
-        .len = st->next, .end_ns = st->end_ns, .flags = SEGMENT_LOST | SEGMENT_FORCE};
-    uint64_t used = 0;
-
-    if (st->started && st->next > 0 && dir_of(l->c, FLOW_RESPONSE) != l->dir)
-        ch->parser->feed(ch->parser_state, FLOW_RESPONSE, &s, &used);
-}
-
-/* Chooses a parser by the first request bytes. False: nothing here is for us. */
-static bool choose_parser(const struct lane *l, const struct data_record *r)
-{
-    struct conn *c = l->c;
-    enum layer layer = l->layer;
-    struct channel *ch = &c->layers[layer];
-
-    for (unsigned i = 0; parsers[i]; i++) {
-        enum parse_result what = parsers[i]->detect(str_make(r->bytes, r->head));
-        bool mine = what != PARSE_NOT_MINE;
-        /* TLS libraries are often found after their first call: the plaintext is joined, then. */
-        bool joined = c->joined || (c->cookie && !c->opened) || (layer == LAYER_TLS && !mine);
-
-        if (!mine && !joined)
-            continue;
-        ch->parser_state = try_alloc(parsers[i]->state_size);
-        if (!ch->parser_state)
-            return false;
-        ch->parser = parsers[i];
-        ch->parser->init(ch->parser_state, joined);
-        ch->state = CHANNEL_PARSING;
-        if (joined)
-            tell_what_was(l);
-        if (what == PARSE_DONE && !joined)
-            verdict(l->cs, c, CAPTURE_BYTES,
-                    DEPTH_HEADS); /* before the response, if we were woken */
-        return true;
-    }
-    return false;
-}
-
-static void take_exchanges(const struct lane *l)
-{
-    struct channel *ch = &l->c->layers[l->layer];
-    struct exchange *x;
-
-    while ((x = ch->parser->take(ch->parser_state))) {
-        l->c->exchanges++;
-        l->c->broken = 0;
-        verdict(l->cs, l->c, CAPTURE_BYTES, ch->parser->depth(ch->parser_state));
-        l->cs->ops.exchange(l->cs->ops.arg, l->c, l->layer, ch->parser, x);
-    }
-}
-
-/* Of a connection met in mid-life: no message for long, or one has begun at last. */
-static void look_closer_or_less(const struct lane *l)
-{
-    const struct channel *ch = &l->c->layers[l->layer];
-    enum parser_depth depth = ch->parser->depth(ch->parser_state);
-
-    if ((depth == DEPTH_BEGINNINGS) != (l->c->depth == DEPTH_BEGINNINGS))
-        verdict(l->cs, l->c, CAPTURE_BYTES, depth);
-}
-
-/* Gives one segment to the parser. Returns the bytes used. */
-static uint64_t parse_segment(const struct lane *l, const struct segment *s)
-{
-    struct conn *c = l->c;
-    struct channel *ch = &c->layers[l->layer];
-    uint64_t used = 0;
-
-    while (used < s->len && ch->state == CHANNEL_PARSING) {
-        enum parse_result res = ch->parser->feed(ch->parser_state, flow_of(c, l->dir), s, &used);
-        /* What we lost ourselves says nothing about the protocol. */
-        bool is_broken = res == PARSE_BROKEN && !(s->flags & SEGMENT_LOST);
-
-        take_exchanges(l);
-        look_closer_or_less(l);
-        if (res == PARSE_NEED_MORE)
-            return used;
-        if (res == PARSE_BROKEN && !s->p)
-            l->cs->ledger.unseen_head_possible += s->len;
-        if (res == PARSE_NOT_MINE || (is_broken && ++c->broken >= BROKEN_MAX)) {
-            skip_channel(l->cs, c, l->layer);
-            return s->len;
-        }
-    }
-    return used;
-}
-
-/* The n bytes of part [0..3): head, what was not captured, tail. */
-static void part_segment(const struct data_record *r, unsigned part, struct segment *s)
-{
-    uint32_t middle = r->len - r->head - r->tail;
-    uint64_t off = part == 0 ? 0 : part == 1 ? r->head : (uint64_t)r->head + middle;
-
-    s->p = part == 0 ? r->bytes : part == 1 ? NULL : r->bytes + r->head;
-    s->len = part == 0 ? r->head : part == 1 ? middle : r->tail;
-    s->pos = r->pos + off;
-    s->flags &= SEGMENT_FORCE;
-}
-
-static void count_part(const struct lane *l, const struct data_record *r, unsigned part, uint64_t n,
-                       bool parsing)
-{
-    struct capture_account *a = account(l);
-
-    a->passed += n;
-    if (part == 1 && r->hole != HOLE_NONE)
-        a->holes[r->hole] += n;
-    else if (part == 1 || !parsing)
-        a->skipped += n;
-    else
-        a->parsed += n;
-}
-
-/* Feeds a record that is next in its stream. Returns the bytes done with: all but what waits. */
-static uint64_t feed_record(const struct lane *l, const struct delivery *d, bool force)
-{
-    const struct data_record *r = &d->r;
-    struct channel *ch = &l->c->layers[l->layer];
-    struct segment s = {.other_pos = r->other_pos,
-                        .first_ns = r->first_ns,
-                        .end_ns = r->end_ns,
-                        .tgid = r->tgid,
-                        .tid = r->tid,
-                        .flags = force ? SEGMENT_FORCE : 0};
-    uint64_t done = 0;
-
-    for (unsigned part = 0; part < 3; part++) {
-        bool parsing = ch->state == CHANNEL_PARSING;
-        uint64_t used;
-
-        part_segment(r, part, &s);
-        if (s.len == 0)
-            continue;
-        if (d->starts_call && done == 0)
-            s.flags |= SEGMENT_CALL_START;
-        if (done + s.len == r->len)
-            s.flags |= SEGMENT_CALL_END;
-        if (part == 1 && r->hole != HOLE_NONE && r->hole != HOLE_NO_BUFFER && r->hole != HOLE_LIMIT)
-            s.flags |= SEGMENT_LOST;
-        used = parsing ? parse_segment(l, &s) : s.len;
-        count_part(l, r, part, used, parsing && ch->state == CHANNEL_PARSING);
-        done += used;
-        if (used < s.len)
-            break;
-    }
-    return done;
-}
-
-/* n bytes that no record brought; HOLE_NONE: that none was to bring. */
-static void feed_hole(const struct lane *l, uint64_t n, enum hole why, const struct data_record *r)
-{
-    struct stream_state *st = lane_stream(l);
-    struct segment s = {.len = n, .pos = st->next, .flags = SEGMENT_LOST | SEGMENT_FORCE};
-    struct capture_account *a = account(l);
-
-    if (r) {
-        s.other_pos = r->other_pos;
-        s.first_ns = r->first_ns;
-        s.end_ns = r->end_ns;
-    }
-    a->passed += n;
-    if (why == HOLE_NONE)
-        a->skipped += n;
-    else
-        a->holes[why] += n;
-    if (l->c->layers[l->layer].state == CHANNEL_PARSING)
-        parse_segment(l, &s);
-    st->next += n;
-}
-
 /* ---- waiting ---- */
 
 /* Cuts n bytes off the beginning of a record. */
@@ -435,61 +141,6 @@ static void held_free(struct connections *cs, struct held *h)
 
 /* ---- one record in its stream ---- */
 
-/* No state and no listener told the role: who sends a request is the client. */
-static void guess_role(struct conn *c, const struct data_record *r)
-{
-    for (unsigned i = 0; parsers[i]; i++)
-        if (parsers[i]->detect(str_make(r->bytes, r->head)) == PARSE_DONE)
-            c->role = r->dir == DIR_SEND ? ROLE_CLIENT : ROLE_SERVER;
-}
-
-/*
- * Bytes of a connection whose role is not known yet. One that was met in mid-life may be anywhere:
- * what comes before its next request is nobody's. One that has just begun waits for its beginning.
- */
-static bool unknown_is_done_with(const struct lane *l, bool force)
-{
-    struct conn *c = l->c;
-
-    if (!c->cookie || c->mode == CAPTURE_NOTHING)
-        return true;
-    if (!c->joined && c->opened && !force)
-        return false;
-    if (c->opened && !c->joined)
-        skip_channel(l->cs, c, l->layer);
-    else if (c->opened && ++c->role_calls >= ROLE_CALLS_MAX)
-        verdict(l->cs, c, CAPTURE_BYTES, DEPTH_BEGINNINGS);
-    return true;
-}
-
-/* Sets up the channel at first sight; false when its bytes wait for something. */
-static bool channel_ready(const struct lane *l, const struct data_record *r, bool force)
-{
-    struct conn *c = l->c;
-    struct channel *ch = &c->layers[l->layer];
-
-    if (ch->state != CHANNEL_NEW)
-        return true;
-    if (!c->opened && c->cookie && !force)
-        return false; /* the open record is under way */
-    if (l->layer == LAYER_SOCKET && is_tls_record(r) && !c->joined) {
-        ch->state = CHANNEL_SKIPPING; /* its plaintext is the other layer */
-        return true;
-    }
-    if (c->role == ROLE_UNKNOWN && c->mode != CAPTURE_NOTHING)
-        guess_role(c, r);
-    if (c->role == ROLE_UNKNOWN)
-        return unknown_is_done_with(l, force);
-    if (flow_of(c, r->dir) == FLOW_RESPONSE && !c->joined && l->layer == LAYER_SOCKET) {
-        if (force)
-            skip_channel(l->cs, c, l->layer); /* the server speaks first: no protocol of ours */
-        return force;
-    }
-    if (!choose_parser(l, r))
-        skip_channel(l->cs, c, l->layer);
-    return true;
-}
-
 /* Brings the record to its stream's place: false when it has to wait for what comes before it. */
 static bool place(const struct lane *l, struct delivery *d, bool force)
 {
@@ -507,7 +158,8 @@ static bool place(const struct lane *l, struct delivery *d, bool force)
         return false;
     if (l->c->layers[l->layer].state == CHANNEL_NEW)
         l->c->joined = true; /* its beginning is lost */
-    feed_hole(l, d->r.pos - st->next, d->r.lost_before ? HOLE_RING_FULL : HOLE_UNSEEN, &d->r);
+    channel_feed_hole(l, d->r.pos - st->next, d->r.lost_before ? HOLE_RING_FULL : HOLE_UNSEEN,
+                      &d->r);
     return true;
 }
 
@@ -526,7 +178,7 @@ static struct held *first_held(const struct lane *l)
  */
 static void release_older(const struct lane *l, const struct data_record *r)
 {
-    struct lane a = {l->cs, l->c, l->layer, dir_of(l->c, FLOW_RESPONSE)};
+    struct lane a = {l->cs, l->c, l->layer, conn_dir_of(l->c, FLOW_RESPONSE)};
     struct held *h;
 
     if (a.dir == l->dir || l->c->layers[l->layer].state != CHANNEL_PARSING)
@@ -557,7 +209,7 @@ static bool deliver(const struct lane *l, const struct delivery *given, bool for
     if (!is_announced)
         place(l, &d, true);
     release_older(l, &d.r);
-    used = feed_record(l, &d, force);
+    used = channel_feed(l, &d, force);
     st->next += used;
     st->end_ns = d.r.end_ns;
     if (used == d.r.len)
@@ -565,7 +217,7 @@ static bool deliver(const struct lane *l, const struct delivery *given, bool for
     record_advance(&d, used);
     if (hold(l, &d))
         return used > 0;
-    st->next += feed_record(l, &d, true);
+    st->next += channel_feed(l, &d, true);
     return true;
 }
 
@@ -586,8 +238,8 @@ static bool deliver_held(const struct lane *l, struct held *h, bool force)
  */
 static enum direction earlier(struct connections *cs, struct conn *c, enum layer layer)
 {
-    struct lane q = {cs, c, layer, dir_of(c, FLOW_REQUEST)};
-    struct lane a = {cs, c, layer, dir_of(c, FLOW_RESPONSE)};
+    struct lane q = {cs, c, layer, conn_dir_of(c, FLOW_REQUEST)};
+    struct lane a = {cs, c, layer, conn_dir_of(c, FLOW_RESPONSE)};
     const struct held *request = first_held(&q), *response = first_held(&a);
 
     if (!request || (response && response->d.r.end_ns < request->d.r.first_ns))
@@ -666,8 +318,8 @@ void connections_data(struct connections *cs, const struct data_record *r)
     if (!c)
         c = l.c = conn_new(cs, &k);
     if (!c || r->len == 0 || r->head > r->len || r->tail > r->len - r->head) {
-        account(&l)->passed += r->len;
-        account(&l)->holes[HOLE_NO_MEMORY] += r->len;
+        lane_account(&l)->passed += r->len;
+        lane_account(&l)->holes[HOLE_NO_MEMORY] += r->len;
         return;
     }
     c->last_ns = r->end_ns;
@@ -703,7 +355,7 @@ void connections_open(struct connections *cs, const struct open_record *r)
         cs->ledger.unknown_role++;
     if (!cs->ops.wanted(cs->ops.arg, c)) {
         c->role = ROLE_UNKNOWN;
-        verdict(cs, c, CAPTURE_NOTHING, DEPTH_HEADS);
+        conn_verdict(cs, c, CAPTURE_NOTHING, DEPTH_HEADS);
     }
     for (unsigned l = 0; l < LAYER_COUNT; l++) {
         if (c->layers[l].state == CHANNEL_SKIPPING && c->role != ROLE_UNKNOWN && !c->exchanges) {
@@ -772,7 +424,7 @@ static void close_stream(const struct lane *l, uint64_t end)
 
     stream_start(l, NULL);
     if (end > st->next)
-        feed_hole(l, end - st->next, asked && !opaque ? HOLE_RING_FULL : HOLE_NONE, NULL);
+        channel_feed_hole(l, end - st->next, asked && !opaque ? HOLE_RING_FULL : HOLE_NONE, NULL);
 }
 
 void connections_close(struct connections *cs, const struct close_record *r)
@@ -797,15 +449,8 @@ static void tick(struct connections *cs, uint64_t now_ns)
     LIST_EACH_SAFE (it, tmp, &cs->all) {
         struct conn *c = LIST_ENTRY(it, struct conn, link);
 
-        for (unsigned i = 0; i < LAYER_COUNT; i++) {
-            struct lane l = {cs, c, (enum layer)i, DIR_SEND};
-            struct channel *ch = &c->layers[i];
-
-            if (!ch->parser_state)
-                continue;
-            ch->parser->tick(ch->parser_state, now_ns);
-            take_exchanges(&l);
-        }
+        for (unsigned i = 0; i < LAYER_COUNT; i++)
+            channel_tick(&(struct lane){cs, c, (enum layer)i, DIR_SEND}, now_ns);
         if (!c->cookie && c->last_ns + UNUSED_TLS_NS < now_ns)
             close_conn(cs, c);
     }
