@@ -436,7 +436,7 @@ void connections_close(struct connections *cs, const struct close_record *r)
     if (!c)
         return;
     force_held(cs, c, UINT64_MAX);
-    for (unsigned d = 0; d < DIR_COUNT && r->has_pos && c->opened; d++) {
+    for (unsigned d = 0; d < DIR_COUNT && r->has_pos; d++) {
         struct lane l = {cs, c, LAYER_SOCKET, (enum direction)d};
 
         close_stream(&l, r->pos[d]);

@@ -501,16 +501,18 @@ static bool call_begins_head(struct http1 *h, enum flow flow, const struct segme
     return looks == 1 || s->pos == front(h)->base.min_response_pos; /* the first bytes of one */
 }
 
-/* Response bytes that nobody reads: who waits may have got the answer in them. */
+/*
+ * Response bytes that nobody reads: who waits may have got the answer in them. Of those that the
+ * end of the connection tells nobody knows when they were sent.
+ */
 static void pass_over(struct http1 *h, const struct segment *s)
 {
     const struct http1_exchange *x = front(h);
-
     bool possible = x && (x->base.min_response_pos == UINT64_MAX /* any place is */ ||
                           s->pos + s->len > x->base.min_response_pos);
 
     h->doubt = true;
-    if (possible && s->other_pos >= x->head_end)
+    if (possible && (s->end_ns == 0 || s->other_pos >= x->head_end))
         finish_all(h, EXCHANGE_INCOMPLETE);
 }
 

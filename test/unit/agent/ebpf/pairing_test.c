@@ -89,6 +89,8 @@ static void on_exchange(void *arg, const struct conn *c, enum layer layer, const
     MUST(h, i, !(x->flags & EXCHANGE_REQUEST_SIZE) || x->request_body == s->in);
     MUST(h, i, !(x->flags & EXCHANGE_RESPONSE_SIZE) || x->response_body == s->out);
     MUST(h, i, !s->complete || x->flags & EXCHANGE_RESPONSE_DONE);
+    MUST(h, i,
+         x->flags & EXCHANGE_INCOMPLETE || !(x->flags & EXCHANGE_CUT)); /* all were answered */
     totals.complete += s->complete;
     totals.incomplete += !s->complete;
     p->exchange_free(x);
@@ -322,14 +324,14 @@ static void check_ledger(struct host *h)
     MUST(h, h->n_said, h->cs.held_bytes == 0);
 }
 
-static void one_connection(struct host *h, unsigned seed, bool pipelines)
+static void one_connection(struct host *h, unsigned seed, bool pipelines, unsigned calm)
 {
     struct close_record close = {.cookie = 7, .has_pos = true};
 
     begin(h, seed, pipelines);
     while (h->n_said < EXCHANGES) {
         /* Who pipelines shows it once: in a hole it could not be told. */
-        h->lossy = h->n_said < EXCHANGES - CALM && (h->n_said || !pipelines);
+        h->lossy = h->n_said < EXCHANGES - calm && (h->n_said || !pipelines);
         exchange_some(h);
     }
     drain(h);
@@ -345,7 +347,7 @@ static void never_another_ones_answer(void **ctx)
 
     memset(fill, 'b', sizeof(fill));
     for (unsigned seed = 0; seed < SEEDS; seed++) {
-        one_connection(&h, seed, false);
+        one_connection(&h, seed, false, CALM);
         if (h.swap && !h.opened)
             continue; /* whose records wait and come in doubtful order proves less often */
         for (unsigned i = h.last_lost + 2; i < EXCHANGES; i++)
@@ -361,7 +363,16 @@ static void nor_with_pipelining(void **ctx)
     static struct host h;
 
     for (unsigned seed = 0; seed < SEEDS; seed++)
-        one_connection(&h, seed, true);
+        one_connection(&h, seed, true, CALM);
+}
+
+/* What is lost last is told by the end of the connection alone. */
+static void nor_at_its_end(void **ctx)
+{
+    static struct host h;
+
+    for (unsigned seed = 0; seed < 2 * SEEDS; seed++)
+        one_connection(&h, seed, seed % 2, 0);
 }
 
 int main(void)
@@ -369,6 +380,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(never_another_ones_answer),
         cmocka_unit_test(nor_with_pipelining),
+        cmocka_unit_test(nor_at_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

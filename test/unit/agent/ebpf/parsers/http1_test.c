@@ -111,6 +111,17 @@ static void hole(struct rig *r, enum flow flow, uint64_t n, unsigned flags)
     feed(r, flow, NULL, n, flags);
 }
 
+/* Of what the end of the connection tells, nobody knows when it was. */
+static void hole_at_close(struct rig *r, enum flow flow, uint64_t n)
+{
+    struct segment s = {.len = n, .pos = r->pos[flow], .flags = SEGMENT_LOST | SEGMENT_FORCE};
+    uint64_t used = 0;
+
+    while (used < n)
+        parser_http1.feed(r->state, flow, &s, &used);
+    collect(r);
+}
+
 #define SIMPLE "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 #define OK5 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -574,6 +585,20 @@ CASE(end_in_doubt)
     END("GET /a 200 out=5\nGET /a 200 out=5\nGET /late 0 incomplete\n");
 }
 
+CASE(end_behind_a_hole)
+{
+    struct rig r;
+
+    rig_init(&r, true); /* met in mid-life, so in doubt; its answer's place is proven */
+    REQ("GET /asked HTTP/1.1\r\n\r\n");
+    END("GET /asked 0 cut\n");
+
+    rig_init(&r, true); /* the end tells of bytes that no call told of: the answer, perhaps */
+    REQ("GET /asked HTTP/1.1\r\n\r\n");
+    hole_at_close(&r, FLOW_RESPONSE, 100);
+    END("GET /asked 0 incomplete\n");
+}
+
 CASE(bad_framing)
 {
     BEGIN;
@@ -673,6 +698,7 @@ int main(void)
         cmocka_unit_test(loss_over_the_end_of_a_body),
         cmocka_unit_test(response_before_its_request),
         cmocka_unit_test(end_in_doubt),
+        cmocka_unit_test(end_behind_a_hole),
         cmocka_unit_test(bad_framing),
         cmocka_unit_test(times),
         cmocka_unit_test(fields),
