@@ -332,17 +332,17 @@ static __always_inline void set_position(struct event *e, struct sock *sk)
 {
     struct tcp_sock *tp = tcp_sock_of(sk);
     struct conn *c = e->c;
-    u32 d = e->dir & 1, o = !d, seq = 0;
+    u32 d = e->dir & 1, o = !d, seq = 0, jumped = 0;
     if (tp && SOCK(tp, inet_conn.icsk_ulp_ops))
         tp = NULL; /* kTLS: its sequence numbers count ciphertext */
     if (tp)
         seq = seq_of(tp, e->dir);
     if (tp && c->has_seq[d])
-        c->pos[d] += unseen(sk, e->dir, seq - c->seq[d], e->len);
+        jumped = unseen(sk, e->dir, seq - c->seq[d], e->len);
     c->seq[d] = seq;
     c->has_seq[d] = tp != NULL;
-    e->pos = c->pos[d];
-    c->pos[d] += e->len;
+    /* At once: two threads' calls may overcount each other's bytes, but never share positions. */
+    e->pos = __sync_fetch_and_add(&c->pos[d], jumped + (u64)e->len) + jumped;
     e->other_pos = c->pos[o];
     if (tp && c->has_seq[o])
         e->other_pos += unseen(sk, (u8)o, seq_of(tp, (u8)o) - c->seq[o], 0);
