@@ -193,13 +193,12 @@ static void expose_term(struct buf *out, const struct ledger_account *a, const c
     buf_addf(out, "} %" PRIu64 "\n", v);
 }
 
-static void expose_reasons(struct buf *out, const struct ledger_account *a, const char *term,
-                           const struct ledger_reason *table)
+static void expose_dropped(struct buf *out, const struct ledger_account *a)
 {
     for (unsigned i = 0; i < LEDGER_REASONS; i++) {
-        const char *name = atomic_load_explicit(&table[i].name, memory_order_acquire);
-        if (name)
-            expose_term(out, a, term, name, table[i].items);
+        const char *why = atomic_load_explicit(&a->dropped[i].name, memory_order_acquire);
+        if (why)
+            expose_term(out, a, "dropped", why, a->dropped[i].items);
     }
 }
 
@@ -211,8 +210,7 @@ static void expose_account(struct buf *out, const struct ledger_account *a)
     expose_term(out, a, "sent", NULL, a->sent);
     expose_term(out, a, "held", NULL, held(a));
     expose_term(out, a, "uncertain", NULL, a->uncertain);
-    expose_reasons(out, a, "dropped", a->dropped);
-    expose_reasons(out, a, "refused", a->refused);
+    expose_dropped(out, a);
 }
 
 void ledger_expose(struct buf *out)

@@ -27,7 +27,7 @@ struct ledger_account {
     char *id; /* "batch" */
     struct ledger_account *next;
     _Atomic uint64_t in, made, out, sent, uncertain;
-    struct ledger_reason dropped[LEDGER_REASONS], refused[LEDGER_REASONS];
+    struct ledger_reason dropped[LEDGER_REASONS];
     struct instance *holder; /* asked for held; guarded by the ledger's lock */
 };
 

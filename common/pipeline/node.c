@@ -204,11 +204,6 @@ void ledger_sent(struct instance *in, enum signal s, uint64_t items)
     atomic_fetch_add_explicit(&account_of(in, s)->sent, items, memory_order_relaxed);
 }
 
-void ledger_refused(struct instance *in, enum signal s, uint64_t items, const char *reason)
-{
-    ledger_count(account_of(in, s)->refused, reason, items);
-}
-
 void ledger_uncertain(struct instance *in, enum signal s, uint64_t items)
 {
     atomic_fetch_add_explicit(&account_of(in, s)->uncertain, items, memory_order_relaxed);

@@ -68,8 +68,6 @@ void ledger_dropped(struct instance *in, enum signal s, uint64_t items, const ch
 /* Items that left the process from here (exporters, at success), or that a connector turned into
  * others. */
 void ledger_sent(struct instance *in, enum signal s, uint64_t items);
-/* A receiver refused items before they became a batch, or their ack came back negative. */
-void ledger_refused(struct instance *in, enum signal s, uint64_t items, const char *reason);
 /* An attempt ended without an answer: the items may arrive twice. */
 void ledger_uncertain(struct instance *in, enum signal s, uint64_t items);
 
