@@ -3,9 +3,11 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
 
+from harness.capture import Agent
 from harness.gateway import Gateway
 from harness.process import ROOT
 from harness.sink import Sink
@@ -67,3 +69,19 @@ def gateway(tmp_path, sink):
         if g.child.alive():
             status = g.stop()
             assert status in (0, 1), f"exit status {status}:\n{g.child.log()[-4000:]}"
+
+
+@pytest.fixture
+def agent(tmp_path, sink):
+    """A function that starts an agent which observes what its arguments select, and waits until it does."""
+    started = []
+
+    def start(**selection):
+        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
+        return started[-1]
+
+    yield start
+    for a in started:
+        if a.child.alive():
+            a.child.signal(signal.SIGCONT)  # a test may have stopped it
+            assert a.stop() == 0, a.child.log()[-4000:]

@@ -11,27 +11,13 @@ import time
 
 import pytest
 
-from harness.capture import Agent, Nginx
+from harness.capture import Nginx
 from harness.wait import free_ports, stable, wait_until
 
 pytestmark = pytest.mark.root
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 MS = 1_000_000
-
-
-@pytest.fixture
-def agent(tmp_path, sink):
-    started = []
-
-    def start(**selection):
-        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
-        return started[-1]
-
-    yield start
-    for a in started:
-        if a.child.alive():
-            assert a.stop() == 0, a.child.log()[-4000:]
 
 
 def get(path, *fields):

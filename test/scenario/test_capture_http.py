@@ -4,28 +4,15 @@
 import os
 import subprocess
 import threading
+import time
 
 import pytest
 
-from harness.capture import Agent, Nginx
+from harness.capture import Nginx
 from harness.traffic import CASES, GET, OK, Pair, pour
 from harness.wait import free_ports, stable, wait_until
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def agent(tmp_path, sink):
-    started = []
-
-    def start(**selection):
-        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
-        return started[-1]
-
-    yield start
-    for a in started:
-        if a.child.alive():
-            assert a.stop() == 0, a.child.log()[-4000:]
 
 
 @pytest.fixture
@@ -101,6 +88,18 @@ def test_300_short_processes(agent, nginx):
     a.assert_ledger()
 
 
+def assert_times_and_ports(servers, clients, ports, begin, end, slack=5_000_000):
+    """Within the case's own time, give or take what two clocks differ; a client's span before its server's."""
+    for s in servers + clients:
+        assert begin - slack <= s.start <= s.end <= end + slack, (s, s.start - begin, s.end - end)
+        assert s.attrs["network.peer.port"] == ports[1 if s.is_server else 0], s
+        if s.path == "/chunks":
+            assert s.end - s.start >= 2_000_000_000 - slack, "two chunks come a second late each"
+    started = {s.path: s.start for s in servers}
+    for c in clients:
+        assert c.start <= started[c.path], (c, "a client span starts after its server span")
+
+
 # ---- the list of HTTP cases, by raw sockets, client and server in one process ----
 
 @pytest.mark.parametrize("case", CASES, ids=[c.__name__ for c in CASES])
@@ -108,10 +107,13 @@ def test_case(agent, case):
     port, = free_ports(1)
     a = agent(pids=[os.getpid()])
     p = Pair(port)
+    begin = time.time_ns()
     want = case(p)
     p.close()
+    end = time.time_ns()
     wait_until(lambda: len(of(a, p)) >= 2 * len(want), 20, "spans")
     stable(lambda: len(of(a, p)))
+    assert_times_and_ports(*both(of(a, p)), p.ports, begin, end)
     sizes_known = all(w[3] is not None for w in want)
     for got in both(of(a, p)):
         briefs = [s.brief() if sizes_known else (*s.brief()[:3], None, s.brief()[4]) for s in got]

@@ -10,25 +10,11 @@ import threading
 
 import pytest
 
-from harness.capture import Agent, Nginx
+from harness.capture import Nginx
 from harness.traffic import OK, foreign_bytes
 from harness.wait import free_ports, stable, wait_until
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def agent(tmp_path, sink):
-    started = []
-
-    def start(**selection):
-        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
-        return started[-1]
-
-    yield start
-    for a in started:
-        if a.child.alive():
-            assert a.stop() == 0, a.child.log()[-4000:]
 
 
 def test_agent_stopped_under_load(agent, tmp_path):

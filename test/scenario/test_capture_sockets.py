@@ -12,7 +12,6 @@ import time
 
 import pytest
 
-from harness.capture import Agent
 from harness.process import Child
 from harness.wait import free_ports, stable, wait_until
 
@@ -20,21 +19,6 @@ pytestmark = pytest.mark.root
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 IPPROTO_MPTCP = 262
-
-
-@pytest.fixture
-def agent(tmp_path, sink):
-    started = []
-
-    def start(**selection):
-        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
-        return started[-1]
-
-    yield start
-    for a in started:
-        if a.child.alive():
-            a.child.signal(signal.SIGCONT)
-            assert a.stop() == 0, a.child.log()[-4000:]
 
 
 def get(path):

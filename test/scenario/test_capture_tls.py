@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from harness.capture import Agent, Nginx
+from harness.capture import Nginx
 from harness.process import ROOT, Child, program
 from harness.wait import free_ports, wait_until
 
@@ -21,20 +21,6 @@ pytestmark = pytest.mark.root
 
 LIBSSL = next(iter(sorted(pathlib.Path("/usr/lib").glob("*/libssl.so.3"))), None)
 EACH = 20
-
-
-@pytest.fixture
-def agent(tmp_path, sink):
-    started = []
-
-    def start(**selection):
-        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
-        return started[-1]
-
-    yield start
-    for a in started:
-        if a.child.alive():
-            assert a.stop() == 0, a.child.log()[-4000:]
 
 
 @pytest.fixture(scope="module")

@@ -183,11 +183,17 @@ class Mortal:
         return out
 
 
+@pytest.fixture
+def mortal(tmp_path):
+    m = Mortal(tmp_path)
+    m.live()
+    yield m
+    m.child.kill()
+
+
 @pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http"])
-def test_back_end_killed_in_mid_request(gateway, tmp_path, exporter):
+def test_back_end_killed_in_mid_request(mortal, gateway, exporter):
     """At least once; what came twice had been told as uncertain."""
-    mortal = Mortal(tmp_path)
-    mortal.live()
     gw = gateway(BOTH, sink=mortal.grpc_port, sink_http=mortal.http_port, exporters=exporter)
     maker, sent = SpanMaker(seed=7), collections.Counter()
     for _ in range(4):
@@ -208,7 +214,6 @@ def test_back_end_killed_in_mid_request(gateway, tmp_path, exporter):
     print(f"{len(sent)} spans, {twice} twice, {uncertain:.0f} uncertain")
     assert 0 < twice <= uncertain
     ledger.assert_explained(gw.self_metrics)
-    mortal.child.kill()
 
 
 def test_queue_full_is_refused_and_told(gateway, sink):

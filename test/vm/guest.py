@@ -164,9 +164,10 @@ def cases():
     told["cases"] = {}
     for i, case in enumerate(traffic.CASES):
         p = traffic.Pair(CASE_PORT + i)
+        begin = time.time_ns()
         want = case(p)
         p.close()
-        told["cases"][case.__name__] = {"ports": p.ports, "want": want}
+        told["cases"][case.__name__] = {"ports": p.ports, "want": want, "begin": begin, "end": time.time_ns()}
         step(case.__name__)
 
 
