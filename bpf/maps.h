@@ -219,6 +219,17 @@ static __always_inline u64 wake_soon(u64 now)
     return BPF_RB_FORCE_WAKEUP;
 }
 
+static __always_inline u64 wake_if_much(u64 waiting, u64 now)
+{
+    return waiting >= wake_bytes ? wake_soon(now) : BPF_RB_NO_WAKEUP;
+}
+
+/* Heads become shorter before whole records are lost. */
+static __always_inline bool is_nearly_full(u64 waiting)
+{
+    return waiting >= ring_bytes / 4 * 3;
+}
+
 /* How many of the numbers in `selected` end like this; at least, since it is counted before. */
 unsigned int selected_ends[WIRE_ENDS];
 

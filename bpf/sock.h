@@ -166,7 +166,7 @@ static __always_inline void fill_data(struct wire_data *r, const struct event *e
 
 static __always_inline u64 wake_flags(const struct event *e)
 {
-    return e->fresh || e->waiting >= wake_bytes ? wake_soon(e->now) : BPF_RB_NO_WAKEUP;
+    return e->fresh ? wake_soon(e->now) : wake_if_much(e->waiting, e->now);
 }
 
 static __always_inline void told(const struct event *e, bool yes)
@@ -283,8 +283,7 @@ static __always_inline void set_wanted(struct event *e)
     }
     if (e->head > WIRE_HEAD_MAX)
         e->head = WIRE_HEAD_MAX;
-    /* Shedding: heads become shorter before whole records are lost. */
-    if (e->head > WIRE_SHED_HEAD && e->waiting >= ring_bytes / 4 * 3) {
+    if (e->head > WIRE_SHED_HEAD && is_nearly_full(e->waiting)) {
         e->head = WIRE_SHED_HEAD;
         e->tail = WIRE_TAIL_MAX;
         e->hole = WIRE_HOLE_LIMIT;

@@ -153,12 +153,6 @@ static __always_inline u32 copy_plain(struct scratch *r, const struct ssl_call *
     return r->d.h.len = sizeof(r->d) + h + t;
 }
 
-static __always_inline u64 plain_wake_flags(void *ring, u64 now)
-{
-    return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes ? wake_soon(now)
-                                                                    : BPF_RB_NO_WAKEUP;
-}
-
 static __always_inline void send_plain(const struct ssl_call *call, struct ssl_state *s,
                                        const struct wire_data *d)
 {
@@ -168,15 +162,23 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
     if (!ring || s->mode == WIRE_LENGTHS || s->mode == WIRE_NOTHING)
         return;
     ssl_wanted(s, d->dir, &head, &tail);
+    u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+    bool sheds = head > WIRE_SHED_HEAD && is_nearly_full(waiting);
+    if (sheds) {
+        head = WIRE_SHED_HEAD;
+        tail = WIRE_TAIL_MAX;
+    }
     r = scratch_take();
     s->lost[d->dir & 1] = 1;
     if (r) {
         r->d = *d;
         n = copy_plain(r, call, head, tail);
+        if (sheds && r->d.hole == WIRE_HOLE_NONE && r->d.head + r->d.tail < r->d.bytes)
+            r->d.hole = WIRE_HOLE_LIMIT;
         asm volatile("if %0 < %1 goto +1; %0 = %1;"
                      : "+r"(n)
                      : "i"(sizeof(*d) + WIRE_HEAD_MAX + WIRE_TAIL_MAX));
-        if (bpf_ringbuf_output(ring, &r->d, n, plain_wake_flags(ring, d->h.time_ns)) == 0)
+        if (bpf_ringbuf_output(ring, &r->d, n, wake_if_much(waiting, d->h.time_ns)) == 0)
             s->lost[d->dir & 1] = 0;
         scratch_give(r);
     }
