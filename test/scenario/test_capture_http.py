@@ -113,12 +113,12 @@ def test_case(agent, case):
     end = time.time_ns()
     wait_until(lambda: len(of(a, p)) >= 2 * len(want), 20, "spans")
     stable(lambda: len(of(a, p)))
-    assert_times_and_ports(*both(of(a, p)), p.ports, begin, end)
     sizes_known = all(w[3] is not None for w in want)
     for got in both(of(a, p)):
         briefs = [s.brief() if sizes_known else (*s.brief()[:3], None, s.brief()[4]) for s in got]
         assert sorted(map(str, briefs)) == sorted(map(str, want))
         assert not any("tailrace.incomplete" in s.attrs for s in got)
+    assert_times_and_ports(*both(of(a, p)), p.ports, begin, end)
     a.assert_ledger()
 
 

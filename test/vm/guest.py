@@ -303,7 +303,7 @@ class BlockedReader:
     def __init__(self, port):
         self.pair = traffic.Pair(port)
         self.got = b""
-        self.thread = threading.Thread(target=self.read)
+        self.thread = threading.Thread(target=self.read, daemon=True)  # a step that fails ends the guest
         self.thread.start()
         wait_until(self.is_blocked, "the reader waits")
 
