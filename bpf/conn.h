@@ -172,13 +172,8 @@ static __always_inline void begin_as_others(struct conn *c, struct sock *sk)
         copy_address(key.peer, sk, key.family, true);
     }
     v = bpf_map_lookup_elem(&endpoints, &key);
-    if (!v)
-        return;
-    c->mode = (u8)v->mode;
-    c->head[0] = v->head[0];
-    c->head[1] = v->head[1];
-    c->tail[0] = v->tail[0];
-    c->tail[1] = v->tail[1];
+    if (v)
+        c->verdict = *v;
 }
 
 /*
@@ -260,25 +255,16 @@ static __always_inline bool announce(struct conn *c, struct sock *sk, u64 now)
 /* User space's decision, if it has come. */
 static __always_inline void take_verdict(struct conn *c)
 {
-    u32 written = *(volatile unsigned int *)&verdicts_written;
-    struct wire_verdict *v;
-    if (written == c->verdicts_seen)
-        return;
-    c->verdicts_seen = written;
-    v = bpf_map_lookup_elem(&verdicts, &c->cookie);
+    struct wire_verdict *v = new_verdict(&c->cookie, &c->verdicts_seen);
     if (!v)
         return;
     if (c->opaque) { /* it is about the plaintext: SSL calls look there, the end of the socket
                         clears it */
         if (v->mode == WIRE_NOTHING)
-            c->mode = WIRE_NOTHING;
+            c->verdict.mode = WIRE_NOTHING;
         return;
     }
-    c->mode = (u8)v->mode;
-    c->head[0] = v->head[0];
-    c->head[1] = v->head[1];
-    c->tail[0] = v->tail[0];
-    c->tail[1] = v->tail[1];
+    c->verdict = *v;
     bpf_map_delete_elem(&verdicts, &c->cookie);
 }
 

@@ -25,13 +25,12 @@ struct conn {
     u64 cgroup;      /* 0 unknown */
     u32 seq[2];      /* TCP sequence that pos stands for */
     u32 captured[2]; /* while undecided */
-    u32 head[2], tail[2];
-    u8 mode, role, announced, joined;
+    struct wire_verdict verdict;
+    u8 role, announced, joined, opaque; /* opaque: TLS, ciphertext stays here */
     u8 has_seq[2], lost[2]; /* lost: a record of this direction did not fit into the ring */
     u16 listener_port;
-    u8 opaque;         /* TLS: ciphertext stays here */
-    u8 learnt;         /* what the role was learnt from */
-    u32 verdicts_seen; /* verdicts_written when the map was looked at last */
+    u8 learnt, pad;    /* what the role was learnt from */
+    u32 verdicts_seen; /* see new_verdict() */
 };
 _Static_assert(sizeof(struct conn) <= 128, "socket storage");
 
@@ -202,6 +201,18 @@ static __always_inline void count(u32 which, u64 n)
 
 /* How often user space has written to the map of verdicts. */
 unsigned int verdicts_written = 0;
+
+/* What was decided of that cookie; NULL where nothing was written since *seen, as at most events.
+ */
+static __always_inline struct wire_verdict *new_verdict(const u64 *cookie, u32 *seen)
+{
+    u32 written = *(volatile unsigned int *)&verdicts_written;
+    if (written == *seen)
+        return NULL;
+    *seen = written;
+    return bpf_map_lookup_elem(&verdicts, cookie);
+}
+
 /* Probes have to come into processes: what can lead to it does not wait. Written by user space. */
 unsigned char probes_follow = 0;
 /* When the reader was last woken, for a record that has no time to wait or since the ring fills. */
@@ -247,8 +258,10 @@ static __always_inline void select(u32 tgid, u8 how)
     __sync_fetch_and_add(n, 1);
     if (bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST) == 0)
         return;
-    __sync_fetch_and_sub(n, 1); /* it was there */
-    bpf_map_update_elem(&selected, &tgid, &how, BPF_EXIST);
+    /* It was there; unless it has gone meanwhile. */
+    if (bpf_map_update_elem(&selected, &tgid, &how, BPF_EXIST) == 0 ||
+        bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST))
+        __sync_fetch_and_sub(n, 1);
 }
 
 static __always_inline void deselect(u32 tgid)

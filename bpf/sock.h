@@ -263,7 +263,7 @@ static __always_inline void set_wanted(struct event *e)
     struct conn *c = e->c;
     u32 d = e->dir & 1;
     take_verdict(c); /* later ones, too: a connection may turn out to need more */
-    if (c->mode == WIRE_UNDECIDED) {
+    if (c->verdict.mode == WIRE_UNDECIDED) {
         u32 left =
             c->captured[d] < WIRE_UNDECIDED_BYTES ? WIRE_UNDECIDED_BYTES - c->captured[d] : 0;
         if (left < WIRE_UNDECIDED_HEAD)
@@ -276,10 +276,10 @@ static __always_inline void set_wanted(struct event *e)
         }
         if (c->captured[d] < WIRE_UNDECIDED_BYTES)
             c->captured[d] += e->head;
-    } else if (c->mode == WIRE_BYTES) {
-        e->head = e->len < c->head[d] ? e->len : c->head[d];
+    } else if (c->verdict.mode == WIRE_BYTES) {
+        e->head = e->len < c->verdict.head[d] ? e->len : c->verdict.head[d];
         if (e->head < e->len)
-            e->tail = c->tail[d];
+            e->tail = c->verdict.tail[d];
     }
     if (e->head > WIRE_HEAD_MAX)
         e->head = WIRE_HEAD_MAX;
@@ -370,7 +370,7 @@ static __always_inline void look_for_tls(struct event *e, const struct source *s
         record > WIRE_TLS_RECORD_MAX)
         return;
     c->opaque = 1;
-    c->mode = WIRE_LENGTHS;
+    c->verdict.mode = WIRE_LENGTHS;
     e->tail = 0;
     e->hole = WIRE_HOLE_NONE;
     if (start[0] != 0x16)
@@ -415,12 +415,12 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
         return 0;
     set_position(&e, sk);
     count(dir == WIRE_SEND ? WIRE_PASSED_SEND : WIRE_PASSED_RECV, e.len);
-    if (c->mode == WIRE_NOTHING)
+    if (c->verdict.mode == WIRE_NOTHING)
         return 0;
     announce(c, sk, e.now);
     e.waiting = bpf_ringbuf_query(e.ring, BPF_RB_AVAIL_DATA);
     set_wanted(&e);
-    if (c->mode == WIRE_NOTHING)
+    if (c->verdict.mode == WIRE_NOTHING)
         return 0;
     bool turns = call && !c->opaque; /* may become TLS in mid-life: CONNECT, STARTTLS */
     if (e.head || turns) {
@@ -430,7 +430,8 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
             find_source(&s, sk, dir);
         if (s.hole)
             e.hole = e.head ? s.hole : e.hole;
-        else if (turns || (!c->opaque && (c->joined ? c->mode == WIRE_UNDECIDED : e.pos == 0)))
+        else if (turns ||
+                 (!c->opaque && (c->joined ? c->verdict.mode == WIRE_UNDECIDED : e.pos == 0)))
             look_for_tls(&e, &s);
     }
     if (turns && c->opaque)

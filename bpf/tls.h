@@ -20,10 +20,10 @@
 struct ssl_state {
     u64 cookie; /* 0: it is known to have no socket */
     u64 pos[2];
-    u32 head[2], tail[2];
+    struct wire_verdict verdict;
     u32 generation;
-    u32 verdicts_seen;
-    u8 mode, lost[2], pad[5];
+    u32 verdicts_seen; /* see new_verdict() */
+    u8 lost[2], pad[6];
 };
 struct ssl_call {
     u64 ssl, buf, num;
@@ -95,27 +95,17 @@ static __always_inline void ssl_bind(struct ssl_call *call, struct sock *sk, str
         ssl_fresh(&k, cookie);
     if (c && c->joined && !c->opaque) { /* met in mid-life: what is inside says what it is */
         c->opaque = 1;
-        if (c->mode != WIRE_NOTHING)
-            c->mode = WIRE_LENGTHS;
+        if (c->verdict.mode != WIRE_NOTHING)
+            c->verdict.mode = WIRE_LENGTHS;
     }
 }
 
 /* What was judged before the connection turned to TLS says nothing of what is inside. */
 static __always_inline void ssl_verdict(struct ssl_state *s)
 {
-    u32 written = *(volatile unsigned int *)&verdicts_written;
-    struct wire_verdict *v;
-    if (written == s->verdicts_seen)
-        return;
-    s->verdicts_seen = written;
-    v = bpf_map_lookup_elem(&verdicts, &s->cookie);
-    if (!v || (v->layer == WIRE_LAYER_SOCKET && v->mode != WIRE_NOTHING))
-        return;
-    s->mode = (u8)v->mode;
-    s->head[0] = v->head[0];
-    s->head[1] = v->head[1];
-    s->tail[0] = v->tail[0];
-    s->tail[1] = v->tail[1];
+    struct wire_verdict *v = new_verdict(&s->cookie, &s->verdicts_seen);
+    if (v && (v->layer == WIRE_LAYER_TLS || v->mode == WIRE_NOTHING))
+        s->verdict = *v;
 }
 
 /* How much of a call's bytes is wanted. */
@@ -123,9 +113,9 @@ static __always_inline void ssl_wanted(const struct ssl_state *s, u32 dir, u32 *
 {
     *head = WIRE_HEAD_MAX;
     *tail = 0;
-    if (s->mode == WIRE_BYTES) {
-        *head = s->head[dir & 1];
-        *tail = s->tail[dir & 1];
+    if (s->verdict.mode == WIRE_BYTES) {
+        *head = s->verdict.head[dir & 1];
+        *tail = s->verdict.tail[dir & 1];
     } else if (s->pos[dir & 1] >= WIRE_UNDECIDED_BYTES) {
         *head = WIRE_UNDECIDED_HEAD;
         *tail = WIRE_TAIL_MAX;
@@ -159,7 +149,7 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
     u32 head, tail, n;
     void *ring = ring_of(s->cookie);
     struct scratch *r;
-    if (!ring || s->mode == WIRE_LENGTHS || s->mode == WIRE_NOTHING)
+    if (!ring || s->verdict.mode == WIRE_LENGTHS || s->verdict.mode == WIRE_NOTHING)
         return;
     ssl_wanted(s, d->dir, &head, &tail);
     u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);

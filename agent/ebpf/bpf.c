@@ -139,13 +139,15 @@ static void on_close(struct source *s, const struct wire_close *w)
 static void select_process(struct source *s, uint32_t tgid, uint8_t how)
 {
     uint32_t *n = &s->skel->bss->selected_ends[tgid % WIRE_ENDS];
+    int map = bpf_map__fd(s->skel->maps.selected);
 
     __atomic_add_fetch(n, 1, __ATOMIC_SEQ_CST);
-    if (bpf_map__update_elem(s->skel->maps.selected, &tgid, sizeof(tgid), &how, sizeof(how),
-                             BPF_NOEXIST) == 0)
+    if (bpf_map_update_elem(map, &tgid, &how, BPF_NOEXIST) == 0)
         return;
-    __atomic_sub_fetch(n, 1, __ATOMIC_SEQ_CST);
-    bpf_map__update_elem(s->skel->maps.selected, &tgid, sizeof(tgid), &how, sizeof(how), BPF_EXIST);
+    /* It was there; unless it has gone meanwhile. */
+    if (bpf_map_update_elem(map, &tgid, &how, BPF_EXIST) == 0 ||
+        bpf_map_update_elem(map, &tgid, &how, BPF_NOEXIST))
+        __atomic_sub_fetch(n, 1, __ATOMIC_SEQ_CST);
 }
 
 static void deselect_process(struct source *s, uint32_t tgid)
@@ -250,14 +252,21 @@ static void on_record(void *arg, const void *data, size_t size)
 
 /* ---- start ---- */
 
-__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
-                                                       const char *fmt, va_list ap)
+/* What libbpf has to say, in the debug log. Of a verifier's long story the end tells why. */
+__attribute__((format(printf, 2, 0))) static int to_log(enum libbpf_print_level level,
+                                                        const char *fmt, va_list ap)
 {
-    char line[512];
-    if (level == LIBBPF_WARN && log_min() <= LOG_DEBUG) {
-        vsnprintf(line, sizeof(line), fmt, ap);
-        log_debug(BPF_LOG, "%s", line);
-    }
+    enum { TOLD = 1500 };
+    char *text;
+    int n;
+
+    if (level != LIBBPF_WARN || log_min() > LOG_DEBUG || (n = vasprintf(&text, fmt, ap)) < 0)
+        return 0;
+    if (n > TOLD)
+        log_debug(BPF_LOG, "%.100s ... %s", text, text + n - TOLD);
+    else
+        log_debug(BPF_LOG, "%s", text);
+    free(text);
     return 0;
 }
 
@@ -353,7 +362,7 @@ int source_open(struct source **out, const struct source_config *c, struct err *
         source_close(&s);
         return err_set(e, -ENOTSUP, "capture_tier: syscall is not there yet");
     }
-    libbpf_set_print(quiet);
+    libbpf_set_print(to_log);
     counts_init(&s->counts);
     s->selection = c->selection;
     s->sweep_interval_ns = c->sweep_interval_ns;
