@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the scenario tests. Nothing here sleeps; everything started is ended by pid."""
 
+import contextlib
+import itertools
 import os
 import pathlib
 import signal
@@ -74,14 +76,18 @@ def gateway(tmp_path, sink):
 @pytest.fixture
 def agent(tmp_path, sink):
     """A function that starts an agent which observes what its arguments select, and waits until it does."""
-    started = []
+    names = (f"agent{i}" for i in itertools.count())
 
-    def start(**selection):
-        started.append(Agent(tmp_path, sink, name=f"agent{len(started)}", **selection))
-        return started[-1]
-
-    yield start
-    for a in started:
+    def end(a):
         if a.child.alive():
             a.child.signal(signal.SIGCONT)  # a test may have stopped it
             assert a.stop() == 0, a.child.log()[-4000:]
+
+    with contextlib.ExitStack() as ends:  # all of them, though one fails
+
+        def start(**selection):
+            a = Agent(tmp_path, sink, name=next(names), **selection)
+            ends.callback(end, a)
+            return a
+
+        yield start

@@ -186,9 +186,11 @@ class Mortal:
 @pytest.fixture
 def mortal(tmp_path):
     m = Mortal(tmp_path)
-    m.live()
-    yield m
-    m.child.kill()
+    try:
+        m.live()
+        yield m
+    finally:
+        m.child.kill()
 
 
 @pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http"])

@@ -138,7 +138,11 @@ class Agent(Observed):
         lines = "\n".join(f"    {k}: {v}" for k, v in selection.items())
         path.write_text(CONFIG.format(selection=lines, sink=sink.grpc_port, metrics=self.metrics_port))
         self.child = Child([program("tailrace-agent"), "--config", path], tmp_path / f"{name}.log")
-        self._wait_ready()
+        try:
+            self._wait_ready()
+        except BaseException:  # a skip, too: whoever asked for an agent has none to end
+            self.child.kill()
+            raise
 
     def _wait_ready(self):
         def ready():
