@@ -4,7 +4,6 @@
 import socket
 import time
 
-import grpc
 import h2.exceptions
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest

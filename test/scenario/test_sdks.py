@@ -8,7 +8,6 @@ import sys
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from harness.gateway import TELEMETRY
 from harness.metrics import total
 from harness.process import ROOT
 from harness.wait import wait_until
