@@ -41,7 +41,7 @@ struct h2 {
 };
 
 static void flush(struct http_conn *c);
-static void run_flush(struct task *t);
+static void flush_later(struct http_conn *c);
 
 /* ---- head ---- */
 
@@ -352,11 +352,7 @@ static void h2_respond(struct http_exchange *x, const struct http_response *resp
      * still sends is thrown away until it has seen the answer.
      */
     h->wants_flush = true;
-    if (!h->is_receiving && !c->is_flush_posted) { /* with others of this turn, in one write */
-        c->is_flush_posted = true;
-        c->flush_task.run = run_flush;
-        loop_post(c->home->loop, &c->flush_task);
-    }
+    flush_later(c);
 }
 
 /* ---- sending ---- */
@@ -368,6 +364,17 @@ static void run_flush(struct task *t)
     c->is_flush_posted = false;
     if (!c->is_closing)
         flush(c);
+}
+
+/* With others of this turn, in one write; what is received now is followed by a flush anyway. */
+static void flush_later(struct http_conn *c)
+{
+    const struct h2 *h = c->state;
+    if (h->is_receiving || c->is_flush_posted)
+        return;
+    c->is_flush_posted = true;
+    c->flush_task.run = run_flush;
+    loop_post(c->home->loop, &c->flush_task);
 }
 
 static void flush(struct http_conn *c)
@@ -430,7 +437,7 @@ static void h2_admitted(struct http_exchange *x)
     free_way(c);
     if (x->has_all)
         body_is_whole(x);
-    flush(c);
+    flush_later(c);
 }
 
 static void h2_stalled(struct http_exchange *x)
