@@ -23,6 +23,7 @@ struct capture_ledger {
     uint64_t overlaps;             /* bytes that came twice: dropped, and no part of the sums */
     uint64_t unseen_head_possible; /* bytes, neither captured nor proven to be body */
     uint64_t unknown_role;         /* connections without one: no spans */
+    uint64_t given_up;             /* connections that made no sense for long: no more spans */
     uint64_t held_overflow;        /* records that could not wait for want of memory */
 };
 

@@ -253,7 +253,11 @@ static uint64_t parse_segment(const struct lane *l, const struct segment *s)
             return used;
         if (res == PARSE_BROKEN && !s->p)
             l->cs->ledger.unseen_head_possible += s->len;
-        if (res == PARSE_NOT_MINE || (is_broken && ++c->broken >= BROKEN_MAX)) {
+        if (is_broken && ++c->broken >= BROKEN_MAX) {
+            l->cs->ledger.given_up++;
+            res = PARSE_NOT_MINE;
+        }
+        if (res == PARSE_NOT_MINE) {
             channel_skip(l->cs, c, l->layer);
             return s->len;
         }

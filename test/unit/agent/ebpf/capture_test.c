@@ -485,6 +485,26 @@ static void other_protocols_are_skipped(void **ctx)
     }
 }
 
+/* Not without a word: no span comes of what is sent there later. */
+static void nonsense_is_given_up(void **ctx)
+{
+    struct rig r;
+
+    BOTH(r, 0)
+    {
+        say(&r, FLOW_REQUEST, GET("/good"));
+        say(&r, FLOW_RESPONSE, OK5);
+        for (int i = 0; i < 15; i++)
+            say(&r, FLOW_REQUEST, "GET /bad HTTP/1.1\r\nno field\r\n\r\n");
+        assert_int_equal(r.c.connections.ledger.given_up, 0);
+        say(&r, FLOW_REQUEST, "GET /bad HTTP/1.1\r\nno field\r\n\r\n");
+        assert_int_equal(r.c.connections.ledger.given_up, 1);
+        say(&r, FLOW_REQUEST, GET("/late"));
+        say(&r, FLOW_RESPONSE, OK5);
+        finish(&r, "GET /good 200 out=5\n");
+    }
+}
+
 static void verdict_for_http(void **ctx)
 {
     struct rig r;
@@ -764,6 +784,7 @@ int main(void)
         cmocka_unit_test(unknown_role_until_a_request_is_seen),
         cmocka_unit_test(unknown_role_without_a_request_makes_no_span),
         cmocka_unit_test(other_protocols_are_skipped),
+        cmocka_unit_test(nonsense_is_given_up),
         cmocka_unit_test(verdict_for_http),
         cmocka_unit_test(tls_plaintext),
         cmocka_unit_test(unbound_tls),
