@@ -264,7 +264,13 @@ static __always_inline void take_verdict(struct conn *c)
             c->verdict.mode = WIRE_NOTHING;
         return;
     }
-    c->verdict = *v;
+    struct wire_verdict *mine = &c->verdict;
+    u16 head = mine->answer_head, length = mine->answer_length;
+    *mine = *v;
+    if (!mine->answer_head) { /* not known yet: as the endpoint's others */
+        mine->answer_head = head;
+        mine->answer_length = length;
+    }
     bpf_map_delete_elem(&verdicts, &c->cookie);
 }
 

@@ -103,6 +103,9 @@ struct tcp_sock {
     u64 bytes_received, bytes_acked, first_tx_mstamp;
     u32 srtt_us;
 };
+struct list_head {
+    struct list_head *next;
+};
 struct socket {
     struct file *file;
     struct sock *sk;
@@ -212,5 +215,20 @@ struct user_mmsghdr {
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
+
+/* Since 6.2, else NULL. */
+void *bpf_rdonly_cast(const void *at, u32 btf_id) __ksym __weak;
+
+/* A pointer in the kernel's memory; read as a type's first member it costs no call. */
+static __always_inline void *load_pointer(const void *at)
+{
+    void *p = NULL;
+    if (bpf_rdonly_cast) {
+        struct list_head *l = bpf_rdonly_cast(at, bpf_core_type_id_kernel(struct list_head));
+        return l->next;
+    }
+    bpf_probe_read_kernel(&p, sizeof(p), at);
+    return p;
+}
 
 #endif

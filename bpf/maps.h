@@ -180,15 +180,59 @@ static __always_inline struct scratch *scratch_take(void)
     return NULL;
 }
 
+/* On the same CPU, so that a store will do. */
 static __always_inline void scratch_give(struct scratch *s)
 {
-    __sync_lock_test_and_set(&s->is_taken, 0);
+    barrier();
+    *(volatile u32 *)&s->is_taken = 0;
+}
+
+#define LETTERS 0x2020202020202020ULL /* what makes them small ones, and leaves '-' and ':' */
+#define BODY_WORTH 128u               /* less costs no more than to find out */
+
+static __always_inline u64 load8(const u8 *p)
+{
+    return *(const u64 *)p;
+}
+
+static __always_inline u32 load4(const u8 *p)
+{
+    return *(const u32 *)p;
+}
+
+/*
+ * Where the body begins, if the n bytes at p are an answer that is laid out as the one before, says
+ * 200, and has a Content-Length that reaches at least to the end of its call of len bytes: then all
+ * behind the head is body and of no use. Else 0. p has room for twice WIRE_HEAD_MAX.
+ */
+static __always_inline u32 body_begins(const u8 *p, u32 n, u32 len, const struct wire_verdict *v)
+{
+    u32 head = v->answer_head, at = v->answer_length;
+    u64 length = 0;
+    if (head > n || at + 21 > head || len - head < BODY_WORTH)
+        return 0;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(head) : "i"(WIRE_HEAD_MAX));
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(at) : "i"(WIRE_HEAD_MAX));
+    if (load8(p) != load8((const u8 *)"HTTP/1.1") || load4(p + 8) != load4((const u8 *)" 200") ||
+        load4(p + head - 4) != load4((const u8 *)"\r\n\r\n") ||
+        (load8(p + at) | (LETTERS & ~0xffULL)) != load8((const u8 *)"\ncontent") ||
+        (load8(p + at + 8) | LETTERS) != load8((const u8 *)"-length:"))
+        return 0;
+    at += 16 + (p[at + 16] == ' ');
+    for (u32 i = 0; i < 12; i++) {
+        u32 digit = p[at + i] - '0';
+        if (digit > 9)
+            break;
+        length = length * 10 + digit;
+        asm volatile("" : "+r"(length)); /* any number, so that paths join */
+    }
+    return length >= len - head ? head : 0;
 }
 
 /* By cookie and never by CPU: the order of a connection's records is the ring's. */
 static __always_inline void *ring_of(u64 cookie)
 {
-    u32 i = (u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32) % n_rings;
+    u32 i = (u32)(((cookie * 0x9e3779b97f4a7c15ULL) >> 32) * n_rings >> 32);
     return bpf_map_lookup_elem(&data_rings, &i);
 }
 
@@ -241,33 +285,38 @@ static __always_inline bool is_nearly_full(u64 waiting)
     return waiting >= ring_bytes / 4 * 3;
 }
 
-/* How many of the numbers in `selected` end like this; at least, since it is counted before. */
-unsigned int selected_ends[WIRE_ENDS];
+/* What `selected` has by the numbers' ends, so that most events need no lookup. */
+unsigned int selected_ends[WIRE_ENDS]; /* how many, at least: they are counted before */
+unsigned int selected_last[WIRE_ENDS]; /* which one was selected last, or 0 */
 
 static __always_inline bool is_selected(u32 tgid)
 {
     if (tgid == self_tgid || (!select_all && !selected_ends[tgid % WIRE_ENDS]))
         return false;
-    u8 *v = bpf_map_lookup_elem(&selected, &tgid);
-    return v ? *v != 0 : select_all;
+    if (tgid && selected_last[tgid % WIRE_ENDS] == tgid)
+        return true;
+    return select_all || bpf_map_lookup_elem(&selected, &tgid);
 }
 
 static __always_inline void select(u32 tgid, u8 how)
 {
-    u32 *n = &selected_ends[tgid % WIRE_ENDS];
+    u32 *n = &selected_ends[tgid % WIRE_ENDS], *last = &selected_last[tgid % WIRE_ENDS];
     __sync_fetch_and_add(n, 1);
-    if (bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST) == 0)
-        return;
-    /* It was there; unless it has gone meanwhile. */
-    if (bpf_map_update_elem(&selected, &tgid, &how, BPF_EXIST) == 0 ||
-        bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST))
+    if (bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST) &&
+        /* It was there; unless it has gone meanwhile. */
+        (bpf_map_update_elem(&selected, &tgid, &how, BPF_EXIST) == 0 ||
+         bpf_map_update_elem(&selected, &tgid, &how, BPF_NOEXIST)))
         __sync_fetch_and_sub(n, 1);
+    *(volatile u32 *)last = tgid;
+    if (!bpf_map_lookup_elem(&selected, &tgid)) /* deselected meanwhile, which did not see it */
+        __sync_val_compare_and_swap(last, tgid, 0);
 }
 
 static __always_inline void deselect(u32 tgid)
 {
     if (bpf_map_delete_elem(&selected, &tgid) == 0)
         __sync_fetch_and_sub(&selected_ends[tgid % WIRE_ENDS], 1);
+    __sync_val_compare_and_swap(&selected_last[tgid % WIRE_ENDS], tgid, 0);
 }
 
 #endif

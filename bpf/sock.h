@@ -16,8 +16,9 @@
 #define MAX_IOV 1024u /* the kernel's own bound */
 
 struct source {
-    u64 buf, len; /* one buffer ... */
-    u64 iov;      /* ... or iovecs, when not 0 */
+    u64 buf, len;       /* one buffer ... */
+    u64 iov;            /* ... or iovecs, when not 0 */
+    u64 rest, rest_len; /* the second of two iovecs, still to be copied */
     u32 n_iov;
     u8 hole;
 };
@@ -26,11 +27,11 @@ static __always_inline bool fd_is_sock(struct task_struct *task, u32 fd, struct 
 {
     struct files_struct *files = SOCK(task, files);
     struct fdtable *fdt = SOCK(files, fdt);
-    struct file **fds = SOCK(fdt, fd), *file = NULL;
+    struct file **fds = SOCK(fdt, fd);
     struct socket *s = SOCK(sk, sk_socket);
     if (!s || fd >= SOCK(fdt, max_fds))
         return false;
-    bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
+    void *file = load_pointer(fds + fd);
     return file && SOCK(s, file) == file;
 }
 
@@ -64,9 +65,9 @@ static __always_inline void locate(struct source *s, u64 nr, u8 dir, u64 si, u64
     }
 }
 
-static __always_inline void find_source(struct source *s, struct sock *sk, u8 dir)
+static __always_inline void find_source(struct source *s, struct task_struct *task, struct sock *sk,
+                                        u8 dir)
 {
-    struct task_struct *task = bpf_get_current_task_btf();
     s->hole = WIRE_HOLE_NO_BUFFER;
     if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
         return;
@@ -135,6 +136,7 @@ static long tail_step(u32 i, struct tail_walk *w)
 struct event {
     struct conn *c;
     void *ring;
+    u32 tgid, tid;
     u64 now, first, pos, other_pos;
     u64 waiting; /* bytes in the ring */
     u32 len, head, tail;
@@ -143,7 +145,6 @@ struct event {
 
 static __always_inline void fill_data(struct wire_data *r, const struct event *e)
 {
-    u64 id = bpf_get_current_pid_tgid();
     struct conn *c = e->c;
     fill_head(&r->h, WIRE_DATA, sizeof(*r), e->now);
     r->cookie = c->cookie;
@@ -152,8 +153,8 @@ static __always_inline void fill_data(struct wire_data *r, const struct event *e
     r->pos = e->pos;
     r->other_pos = e->other_pos;
     r->bytes = e->len;
-    r->tgid = (u32)(id >> 32);
-    r->tid = (u32)id;
+    r->tgid = e->tgid;
+    r->tid = e->tid;
     r->generation = 0;
     r->layer = WIRE_LAYER_SOCKET;
     r->dir = e->dir;
@@ -185,31 +186,43 @@ static __always_inline void send_length(struct event *e)
     told(e, bpf_ringbuf_output(e->ring, &r, sizeof(r), wake_flags(e)) == 0);
 }
 
-/* Head and body, as most servers send them: a loop's calls would cost as much again. */
-static __always_inline u32 copy_two(u8 *to, u32 want, u64 iov)
+/* What is wanted behind the first iovec's n bytes; how many there are then. */
+static __always_inline u32 copy_rest(u8 *to, u32 n, const struct event *e, const struct source *s)
+{
+    u32 m = e->head - n;
+    if (s->rest_len < m)
+        m = (u32)s->rest_len;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(m) : "i"(WIRE_HEAD_MAX));
+    return m && bpf_probe_read_user(to + n, m, (void *)s->rest) ? n : n + m;
+}
+
+/*
+ * The first one of head and body, as most servers send them; the rest follows if it is wanted. A
+ * loop's calls would cost as much again.
+ */
+static __always_inline u32 copy_two(u8 *to, const struct event *e, struct source *s)
 {
     struct user_iovec v[2];
-    u32 n;
-    if (bpf_probe_read_user(v, sizeof(v), (void *)iov))
+    u32 n = e->head;
+    if (bpf_probe_read_user(v, sizeof(v), (void *)s->iov))
         return 0;
-    n = v[0].len < want ? (u32)v[0].len : want;
+    if (v[0].len < n)
+        n = (u32)v[0].len;
     asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
     if (n && bpf_probe_read_user(to, n, (void *)v[0].base))
         return 0;
-    if (n >= want)
-        return n;
-    to += n;
-    u32 m = v[1].len < want - n ? (u32)v[1].len : want - n;
-    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(m) : "i"(WIRE_HEAD_MAX));
-    return m && bpf_probe_read_user(to, m, (void *)v[1].base) ? n : n + m;
+    s->rest = v[1].base;
+    s->rest_len = n < e->head ? v[1].len : 0;
+    return n;
 }
 
 /* The call's first bytes; how many could be read. */
-static __always_inline u32 copy_head(u8 *to, const struct event *e, const struct source *s)
+static __always_inline u32 copy_head(u8 *to, const struct event *e, struct source *s)
 {
     u32 n = e->head;
     if (s->iov && s->n_iov == 2)
-        return copy_two(to, n, s->iov);
+        return copy_two(to, e, s);
     if (s->iov) {
         struct iov_walk w = {.dst = to, .iov = s->iov, .want = n};
         bpf_loop(s->n_iov < MAX_IOV ? s->n_iov : MAX_IOV, iov_step, &w, 0);
@@ -233,10 +246,11 @@ static __always_inline u32 copy_tail(u8 *to, const struct event *e, const struct
 }
 
 /* A record takes what it needs of the ring and no more, so it is put together outside of it. */
-static __always_inline void send_bytes(struct event *e, const struct source *s)
+static __always_inline void send_bytes(struct event *e, struct source *s)
 {
     struct scratch *r = scratch_take();
-    u32 n, tail = 0;
+    const struct wire_verdict *v = &e->c->verdict;
+    u32 n, tail = 0, body = 0;
     if (!r) {
         e->hole = WIRE_HOLE_LIMIT;
         send_length(e);
@@ -244,6 +258,16 @@ static __always_inline void send_bytes(struct event *e, const struct source *s)
     }
     fill_data(&r->d, e);
     n = copy_head(r->bytes, e, s);
+    if (v->tail[e->dir & 1] && v->mode == WIRE_BYTES)
+        body = body_begins(r->bytes, n, e->len, v);
+    if (body) {
+        n = e->head = body;
+        e->tail = 0;
+        if (r->d.hole == WIRE_HOLE_LIMIT)
+            r->d.hole = WIRE_HOLE_NONE;
+    } else if (s->rest_len) {
+        n = copy_rest(r->bytes, n, e, s);
+    }
     asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(n) : "i"(WIRE_HEAD_MAX));
     if (n < e->head)
         r->d.hole = n ? WIRE_HOLE_NO_BUFFER : WIRE_HOLE_FAULT;
@@ -390,10 +414,11 @@ static __always_inline bool is_joined(struct sock *sk, u8 dir, u32 moved)
 
 static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
 {
-    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    struct task_struct *task = bpf_get_current_task_btf();
+    u32 tgid = (u32)task->tgid, tid = (u32)task->pid;
     if (!is_selected(tgid) || !is_stream(sk))
         return 0;
-    struct ssl_call *call = ssl_inside();
+    struct ssl_call *call = ssl_inside((u64)tgid << 32 | tid);
     if (ret <= 0) { /* what would block binds, too */
         if (call)
             ssl_bind(call, sk, conn_get(sk));
@@ -408,7 +433,8 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
         ssl_bind(call, sk, c);
     if (!c)
         return 0;
-    struct event e = {.c = c, .now = bpf_ktime_get_ns(), .len = (u32)ret, .dir = dir};
+    struct event e = {.c = c, .tgid = tgid, .tid = tid, .len = (u32)ret, .dir = dir};
+    e.now = bpf_ktime_get_ns();
     struct source s = {0};
     e.ring = ring_of(c->cookie);
     if (!e.ring)
@@ -427,7 +453,7 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
         if (dir == WIRE_RECV && (flags & MSG_TRUNC))
             s.hole = WIRE_HOLE_TRUNCATED;
         else
-            find_source(&s, sk, dir);
+            find_source(&s, task, sk, dir);
         if (s.hole)
             e.hole = e.head ? s.hole : e.hole;
         else if (turns ||

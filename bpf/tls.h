@@ -58,9 +58,8 @@ struct {
 unsigned char ssl_ends[WIRE_ENDS];
 
 /* The SSL call that this thread is in. */
-static __always_inline struct ssl_call *ssl_inside(void)
+static __always_inline struct ssl_call *ssl_inside(u64 id)
 {
-    u64 id = bpf_get_current_pid_tgid();
     struct ssl_call *call;
     if (!has_tls || !ssl_ends[(u32)(id >> 32) % WIRE_ENDS])
         return NULL;
@@ -123,18 +122,27 @@ static __always_inline void ssl_wanted(const struct ssl_state *s, u32 dir, u32 *
 }
 
 /* The record's bytes; its length. */
-static __always_inline u32 copy_plain(struct scratch *r, const struct ssl_call *call, u32 head,
-                                      u32 tail)
+static __always_inline u32 copy_plain(struct scratch *r, const struct ssl_call *call,
+                                      const struct wire_verdict *v, u32 head, u32 tail)
 {
-    u32 h = head < r->d.bytes ? head : r->d.bytes, t = tail;
-    if (t > r->d.bytes - h)
-        t = r->d.bytes - h;
+    u32 h = head < r->d.bytes ? head : r->d.bytes, t = tail, body;
     if (r->d.hole)
         h = t = 0; /* nothing is in memory */
     asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(h) : "i"(WIRE_HEAD_MAX));
+    if (h && bpf_probe_read_user(r->bytes, h, (void *)call->buf)) {
+        h = t = 0;
+        r->d.hole = WIRE_HOLE_FAULT;
+    }
+    body = h && v->tail[r->d.dir & 1] ? body_begins(r->bytes, h, r->d.bytes, v) : 0;
+    if (body) {
+        h = body;
+        t = 0;
+    }
+    if (t > r->d.bytes - h)
+        t = r->d.bytes - h;
+    asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(h) : "i"(WIRE_HEAD_MAX));
     asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(t) : "i"(WIRE_TAIL_MAX));
-    if ((h && bpf_probe_read_user(r->bytes, h, (void *)call->buf)) ||
-        (t && bpf_probe_read_user(r->bytes + h, t, (void *)(call->buf + r->d.bytes - t)))) {
+    if (t && bpf_probe_read_user(r->bytes + h, t, (void *)(call->buf + r->d.bytes - t))) {
         h = t = 0;
         r->d.hole = WIRE_HOLE_FAULT;
     }
@@ -162,8 +170,8 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
     s->lost[d->dir & 1] = 1;
     if (r) {
         r->d = *d;
-        n = copy_plain(r, call, head, tail);
-        if (sheds && r->d.hole == WIRE_HOLE_NONE && r->d.head + r->d.tail < r->d.bytes)
+        n = copy_plain(r, call, &s->verdict, head, tail);
+        if (sheds && r->d.hole == WIRE_HOLE_NONE && r->d.tail && r->d.head + r->d.tail < r->d.bytes)
             r->d.hole = WIRE_HOLE_LIMIT;
         asm volatile("if %0 < %1 goto +1; %0 = %1;"
                      : "+r"(n)
@@ -180,9 +188,10 @@ static __always_inline void send_plain(const struct ssl_call *call, struct ssl_s
 
 /* ---- calls ---- */
 
-static __always_inline bool ssl_begin(struct ssl_call *call, struct pt_regs *ctx, u64 what)
+static __always_inline bool ssl_begin(struct ssl_call *call, struct pt_regs *ctx, u32 tgid,
+                                      u64 what)
 {
-    u32 kind = what & WIRE_SSL_CALL, tgid = bpf_get_current_pid_tgid() >> 32;
+    u32 kind = what & WIRE_SSL_CALL;
     u64 arg4 = ctx->cx, arg5 = ctx->r8;
     struct wire_ssl_key k = {.ssl = ctx->di, .tgid = tgid};
     asm volatile("" : "+r"(arg4), "+r"(arg5)); /* loads at an address of choice are refused */
@@ -240,9 +249,10 @@ static __always_inline struct ssl_state *ssl_state_of(const struct ssl_call *cal
     return NULL;
 }
 
-static __always_inline void ssl_tell(const struct ssl_call *call, struct ssl_state *s, u64 n)
+static __always_inline void ssl_tell(const struct ssl_call *call, struct ssl_state *s, u64 id,
+                                     u64 n)
 {
-    u64 id = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
+    u64 now = bpf_ktime_get_ns();
     u32 dir = (call->what & WIRE_SSL_CALL) == WIRE_SSL_RECV ? WIRE_RECV : WIRE_SEND;
     struct wire_data d;
     if (s->cookie)
@@ -272,7 +282,7 @@ int BPF_KPROBE(tr_ssl_enter)
 {
     u64 id = bpf_get_current_pid_tgid();
     struct ssl_call call, *kept;
-    if (!ssl_begin(&call, ctx, bpf_get_attach_cookie(ctx)))
+    if (!ssl_begin(&call, ctx, (u32)(id >> 32), bpf_get_attach_cookie(ctx)))
         return 0;
     ssl_ends[(u32)(id >> 32) % WIRE_ENDS] = 1;
     kept = bpf_map_lookup_elem(&ssl_calls, &id);
@@ -288,7 +298,7 @@ SEC("uretprobe")
 int BPF_KPROBE(tr_ssl_leave)
 {
     u64 id = bpf_get_current_pid_tgid();
-    struct ssl_call *found = ssl_inside(), call;
+    struct ssl_call *found = ssl_inside(id), call;
     if (!found)
         return 0;
     found->is_active = 0;
@@ -296,7 +306,7 @@ int BPF_KPROBE(tr_ssl_leave)
     struct ssl_state *s = ssl_state_of(&call, (u32)(id >> 32), (s32)ctx->ax);
     u64 n = ssl_moved(&call, (s64)ctx->ax);
     if (n && s)
-        ssl_tell(&call, s, n);
+        ssl_tell(&call, s, id, n);
     else if (n)
         count(WIRE_UNTOLD_BYTES, n);
     return 0;

@@ -166,8 +166,13 @@ struct wire_verdict {
     wire_u32 mode; /* enum wire_mode */
     wire_u32 head[2], tail[2];
     wire_u32 layer; /* what was judged */
+    /*
+     * Answers, where they have a tail: how long the head is (0: as it is, 0xffff: anything), and
+     * where "\nContent-Length:" is in it.
+     */
+    wire_u16 answer_head, answer_length;
 };
-WIRE_ASSERT(wire_verdict, 24);
+WIRE_ASSERT(wire_verdict, 28);
 
 /* New connections of the same endpoint begin with this verdict: key of the second map. */
 struct wire_endpoint {

@@ -135,6 +135,13 @@ static void on_close(struct source *s, const struct wire_close *w)
         recording_close_record(s->recording, &r);
 }
 
+static void forget_last(struct source *s, uint32_t tgid)
+{
+    uint32_t *last = &s->skel->bss->selected_last[tgid % WIRE_ENDS];
+
+    __atomic_compare_exchange_n(last, &tgid, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
 /* As select() and deselect() of bpf/maps.h. */
 static void select_process(struct source *s, uint32_t tgid, uint8_t how)
 {
@@ -142,18 +149,21 @@ static void select_process(struct source *s, uint32_t tgid, uint8_t how)
     int map = bpf_map__fd(s->skel->maps.selected);
 
     __atomic_add_fetch(n, 1, __ATOMIC_SEQ_CST);
-    if (bpf_map_update_elem(map, &tgid, &how, BPF_NOEXIST) == 0)
-        return;
-    /* It was there; unless it has gone meanwhile. */
-    if (bpf_map_update_elem(map, &tgid, &how, BPF_EXIST) == 0 ||
-        bpf_map_update_elem(map, &tgid, &how, BPF_NOEXIST))
+    if (bpf_map_update_elem(map, &tgid, &how, BPF_NOEXIST) &&
+        /* It was there; unless it has gone meanwhile. */
+        (bpf_map_update_elem(map, &tgid, &how, BPF_EXIST) == 0 ||
+         bpf_map_update_elem(map, &tgid, &how, BPF_NOEXIST)))
         __atomic_sub_fetch(n, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->skel->bss->selected_last[tgid % WIRE_ENDS], tgid, __ATOMIC_SEQ_CST);
+    if (bpf_map_lookup_elem(map, &tgid, &how)) /* deselected meanwhile, which did not see it */
+        forget_last(s, tgid);
 }
 
 static void deselect_process(struct source *s, uint32_t tgid)
 {
     if (bpf_map__delete_elem(s->skel->maps.selected, &tgid, sizeof(tgid), 0) == 0)
         __atomic_sub_fetch(&s->skel->bss->selected_ends[tgid % WIRE_ENDS], 1, __ATOMIC_SEQ_CST);
+    forget_last(s, tgid);
 }
 
 /* User space's judgement of an executable is remembered in the kernel by its inode. */

@@ -86,7 +86,9 @@ void verdicts_write(struct verdicts *w, const struct capture_verdict *v, size_t 
                                  .layer =
                                      v[i].layer == LAYER_TLS ? WIRE_LAYER_TLS : WIRE_LAYER_SOCKET,
                                  .head = {v[i].head[DIR_SEND], v[i].head[DIR_RECEIVE]},
-                                 .tail = {v[i].tail[DIR_SEND], v[i].tail[DIR_RECEIVE]}};
+                                 .tail = {v[i].tail[DIR_SEND], v[i].tail[DIR_RECEIVE]},
+                                 .answer_head = v[i].answer_head,
+                                 .answer_length = v[i].answer_length};
 
         ((uint64_t *)w->keys)[i] = v[i].cookie;
         ((struct wire_verdict *)w->values)[i] = x;

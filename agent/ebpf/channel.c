@@ -11,6 +11,7 @@ enum {
     RESPONSE_TAIL = 16,
     BEGINNING = 256,     /* a request's line, mostly */
     ROLE_CALLS_MAX = 32, /* calls of unknown role without a request before less is looked at */
+    LAYOUTS_MAX = 4,     /* that the kernel is told of a connection; after that answers differ */
 };
 
 struct capture_account *lane_account(const struct lane *l)
@@ -68,12 +69,31 @@ void conn_verdict(struct connections *cs, struct conn *c, enum capture_mode mode
     v->head[conn_dir_of(c, FLOW_REQUEST)] = REQUEST_HEAD;
     v->head[conn_dir_of(c, FLOW_RESPONSE)] = depth == DEPTH_ALL ? REQUEST_HEAD : RESPONSE_HEAD;
     v->tail[conn_dir_of(c, FLOW_RESPONSE)] = RESPONSE_TAIL;
+    v->answer_head = depth == DEPTH_HEADS ? c->layout.head : UINT16_MAX;
+    v->answer_length = c->layout.length_at;
     if (!c->opened || c->open.family == AF_UNIX || c->layers[LAYER_TLS].used)
         return;
     v->role = c->role;
     v->family = c->open.family;
     v->netns = c->open.netns;
     v->server = c->role == ROLE_SERVER ? c->open.local : c->open.peer;
+}
+
+/*
+ * Tells the kernel how answers are laid out, once that may be of use: most connections that carry
+ * one exchange carry no second one.
+ */
+static void tell_layout(struct connections *cs, struct conn *c, struct answer_layout a)
+{
+    enum capture_mode mode = c->mode;
+
+    if (c->exchanges < 2 || c->n_layouts >= LAYOUTS_MAX || mode != CAPTURE_BYTES ||
+        c->depth != DEPTH_HEADS || (a.head == c->layout.head && a.length_at == c->layout.length_at))
+        return;
+    c->layout = a;
+    c->n_layouts++;
+    c->mode = CAPTURE_UNDECIDED; /* so that it is told */
+    conn_verdict(cs, c, mode, c->depth);
 }
 
 /* ---- what reads it ---- */
@@ -221,6 +241,7 @@ static void take_exchanges(const struct lane *l)
         l->c->exchanges++;
         l->c->broken = 0;
         conn_verdict(l->cs, l->c, CAPTURE_BYTES, ch->parser->depth(ch->parser_state));
+        tell_layout(l->cs, l->c, ch->parser->layout(ch->parser_state));
         l->cs->ops.exchange(l->cs->ops.arg, l->c, l->layer, ch->parser, x);
     }
 }

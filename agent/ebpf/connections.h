@@ -57,6 +57,8 @@ struct conn {
     unsigned role_calls;    /* looked at for a role */
     enum capture_mode mode; /* last verdict */
     enum parser_depth depth;
+    struct answer_layout layout; /* that the kernel was told */
+    unsigned n_layouts;          /* how often */
     struct channel layers[LAYER_COUNT];
     struct list link;    /* all connections, oldest use first */
     struct list waiting; /* those with held records */

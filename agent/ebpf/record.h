@@ -102,6 +102,8 @@ struct capture_verdict {
     enum capture_mode mode;
     enum layer layer;                          /* that was judged */
     uint32_t head[DIR_COUNT], tail[DIR_COUNT]; /* bytes of each call */
+    /* struct answer_layout; a head of UINT16_MAX is none, of 0: as it is */
+    uint16_t answer_head, answer_length;
     /* Whose further connections should begin with this verdict; ROLE_UNKNOWN: nobody's. */
     enum role role;
     uint8_t family;

@@ -144,6 +144,57 @@ def test_a_chunked_answer_ends_with_its_last_chunk(agent):
     a.assert_ledger()
 
 
+def test_bodies_stay_in_the_kernel(agent, tmp_path):
+    """Once it is known how answers look: what is behind a head and no longer than it says; no head is taken for a body."""
+    record = tmp_path / "records"
+    a = agent(pids=[os.getpid()], record_file=record)
+    p = Pair()
+    mark = b"mark-of-a-body"
+    body = mark + b"b" * 1000
+
+    def answer(*parts):
+        assert p.server.sendmsg(parts) == sum(map(len, parts))
+        return receive(p.client, sum(map(len, parts)))
+
+    length = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    p.exchange("/first")
+    for path in ("/known", "/known", "/known"):
+        p.ask(get(path))
+        answer(length % len(body) + body)
+    wait_until(lambda: len([s for s in a.spans() if s.path == "/known"]) == 6, 15, "the connection is known")
+    for i in range(100):  # in a piece of its own, as nginx does, and not
+        p.ask(get(f"/length{i}"))
+        answer(*([length % len(body), body] if i % 2 else [length % len(body) + body]))
+    for i in range(3):
+        p.ask(get(f"/chunks{i}"))
+        answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"3e8\r\n" + b"c" * 1000 + b"\r\n0\r\n\r\n")
+    p.ask(get("/none") + get("/next"))
+    answer(b"HTTP/1.1 304 Not Modified\r\n\r\n", length % 1000 + b"n" * 1000)
+    for cut in (2, 300):  # the second answer begins in the first one's call, where its body is over
+        p.ask(get("/both") + get("/both"))
+        two = (length % 1000 + b"2" * 1000) * 2
+        answer(two[:1060 - cut], two[1060 - cut:])
+    p.ask(get("/head").replace(b"GET", b"HEAD"))
+    answer(length % 1014)
+    p.exchange("/last")
+    p.close()
+    wait_until(lambda: len([s for s in a.spans() if s.path == "/last"]) == 2, 15, "spans")
+    stable(lambda: len(a.spans()))
+    sizes = {"/first": 5, "/next": 1000, "/last": 5, **{f"/length{i}": len(body) for i in range(100)},
+             **{f"/chunks{i}": 1000 for i in range(3)}}
+    for path, size in sizes.items():
+        for s in p.both(a, path):
+            assert s.brief() == ("GET", path, 200, 0, size) and "tailrace.incomplete" not in s.attrs, s
+    both = [s for s in a.spans() if s.path == "/both"]
+    assert len(both) == 8 and all(s.brief() == ("GET", "/both", 200, 0, 1000) for s in both), both
+    for s in p.both(a, "/head"):
+        assert s.attrs["http.response.status_code"] == 200 and "tailrace.incomplete" not in s.attrs, s
+    for s in p.both(a, "/none"):
+        assert s.attrs["http.response.status_code"] == 304 and "tailrace.incomplete" not in s.attrs, s
+    assert record.read_bytes().count(mark) == 6  # until it was known
+    a.assert_ledger()
+
+
 def test_traceparent(agent):
     """A server span is the caller's child; a client span is made only for requests that nobody else traces."""
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -49,6 +49,7 @@ struct http1 {
     bool doubt, pipelined; /* see above */
     /* Several heads may share a call, or one is long: heads of calls are not enough. */
     bool crowded;
+    struct answer_layout layout;
 };
 
 static void exchange_free(struct exchange *x)
@@ -355,7 +356,11 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
         lose(h, flow, s);
         return PARSE_BROKEN;
     }
-    return flow == FLOW_REQUEST ? begin_request(h, &head, s) : begin_response(h, &head, s, false);
+    if (flow == FLOW_REQUEST)
+        return begin_request(h, &head, s);
+    if (head.status == 200 && head.length_at && !head.chunked && text.n < UINT16_MAX)
+        h->layout = (struct answer_layout){(uint16_t)text.n, (uint16_t)head.length_at};
+    return begin_response(h, &head, s, false);
 }
 
 /*
@@ -808,6 +813,11 @@ static enum parser_depth http1_depth(const void *state)
     return h->crowded ? DEPTH_ALL : DEPTH_HEADS;
 }
 
+static struct answer_layout http1_layout(const void *state)
+{
+    return ((const struct http1 *)state)->layout;
+}
+
 static enum parse_result http1_detect(struct str first)
 {
     switch (http1_is_request(first)) {
@@ -831,5 +841,6 @@ const struct parser parser_http1 = {
     .end = http1_end,
     .tick = http1_tick,
     .depth = http1_depth,
+    .layout = http1_layout,
     .exchange_free = exchange_free,
 };

@@ -195,6 +195,8 @@ static bool read_fields(struct str head, size_t at, struct http1_head *h)
             name = str_trim(name);
         if (!may_be_kept(name.n))
             continue;
+        if (!h->length_at && str_ieq(name, STR("content-length")))
+            h->length_at = (size_t)(line.p - head.p) - 1;
         value = str_trim(str_make(colon + 1, line.n - (size_t)(colon + 1 - line.p)));
         if (!read_field(h, name, value))
             return false;

@@ -32,6 +32,7 @@ struct http1_head {
     bool has_length, chunked, other_coding;
     bool repeated_traceparent; /* more than one: none counts (W3C Trace Context 3.2) */
     uint64_t length;
+    size_t length_at;                     /* of the line end before its field, the first one */
     struct str fields[HTTP1_FIELD_COUNT]; /* first value of each */
 };
 

@@ -78,6 +78,12 @@ enum parser_depth {
     DEPTH_BEGINNINGS, /* a connection met in mid-life has shown no message for long: one may come */
 };
 
+/* Answers of one server are mostly alike: where the kernel can find what ends their bodies. */
+struct answer_layout {
+    uint16_t head;      /* its length; 0: not known */
+    uint16_t length_at; /* where in it "\nContent-Length:" is */
+};
+
 struct parser {
     const char *name; /* network.protocol.name */
     size_t state_size;
@@ -98,6 +104,8 @@ struct parser {
     void (*tick)(void *state, uint64_t now_ns);
     /* How much of each call it needs from here on. */
     enum parser_depth (*depth)(const void *state);
+    /* Of the last answer with a body of a length that its head says. */
+    struct answer_layout (*layout)(const void *state);
     void (*exchange_free)(struct exchange *x);
 };
 
