@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+enum { HUGE_PAGE = 2 << 20 };
 
 static _Atomic unsigned fail_after;
 
@@ -87,6 +90,20 @@ void *try_alloc(size_t n)
 void *try_realloc(void *p, size_t n)
 {
     return is_made_to_fail() ? NULL : realloc(p, n ? n : 1);
+}
+
+void *try_alloc_table(size_t n)
+{
+    void *p;
+    if (n < HUGE_PAGE)
+        return is_made_to_fail() ? NULL : calloc(1, n ? n : 1);
+    n = (n + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+    p = is_made_to_fail() ? NULL : aligned_alloc(HUGE_PAGE, n);
+    if (!p)
+        return NULL;
+    madvise(p, n, MADV_HUGEPAGE); /* where there are none, small ones will do */
+    memset(p, 0, n);
+    return p;
 }
 
 void mem_fail_after(unsigned n)

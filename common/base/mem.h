@@ -53,6 +53,11 @@ char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2) __attribute__((malloc, r
 /* NULL when memory is out (or when a test made the Nth try_ call fail, see mem_fail_after). */
 void *try_alloc(size_t n) __attribute__((malloc, alloc_size(1))) MUSTCHECK;
 void *try_realloc(void *p, size_t n) __attribute__((alloc_size(2))) MUSTCHECK;
+/*
+ * Zeroes, for a table that is looked up at random: a large one lies in huge pages, since each
+ * lookup would miss the TLB. Is freed like any other.
+ */
+void *try_alloc_table(size_t n) __attribute__((malloc, alloc_size(1))) MUSTCHECK;
 
 /* Test hook: the nth try_ call from now on fails once (1 = the next). 0 turns it off. */
 void mem_fail_after(unsigned n);

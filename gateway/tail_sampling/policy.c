@@ -498,14 +498,30 @@ static bool vote(const struct policy *p, struct trace *t)
     return false;
 }
 
-bool policies_decide(const struct policies *p, struct trace *t)
+/* Two for each policy, not kept and kept, and behind them two for the decision. */
+uint32_t *policies_votes_new(const struct policies *p)
+{
+    return xcalloc(2 * p->n + 2, sizeof(uint32_t));
+}
+
+bool policies_decide(const struct policies *p, struct trace *t, uint32_t *votes)
 {
     bool keep = false;
     for (size_t i = 0; i < p->n && !(keep && p->first_match); i++) {
         bool yes = vote(&p->v[i], t);
-        series_add(yes ? p->v[i].kept : p->v[i].not_kept, 1);
+        votes[2 * i + yes]++;
         keep |= yes;
     }
-    series_add(keep ? p->kept : p->not_kept, 1);
+    votes[2 * p->n + keep]++;
     return keep;
+}
+
+void policies_count(const struct policies *p, const uint32_t *votes)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        series_add(p->v[i].not_kept, votes[2 * i]);
+        series_add(p->v[i].kept, votes[2 * i + 1]);
+    }
+    series_add(p->not_kept, votes[2 * p->n]);
+    series_add(p->kept, votes[2 * p->n + 1]);
 }

@@ -43,7 +43,11 @@ struct policies;
 int policies_new(struct policies **out, const struct option_list *configs, bool first_match,
                  const char *prefix, struct err *e) MUSTCHECK;
 void policies_free(struct policies **p);
+/* Zeroes, for the votes of some decisions; the caller frees it. */
+uint32_t *policies_votes_new(const struct policies *p);
 /* Whether the trace is kept. Reads its spans only where a policy asks for attributes. */
-bool policies_decide(const struct policies *p, struct trace *t);
+bool policies_decide(const struct policies *p, struct trace *t, uint32_t *votes);
+/* Adds the votes to the metrics. */
+void policies_count(const struct policies *p, const uint32_t *votes);
 
 #endif

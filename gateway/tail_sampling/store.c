@@ -184,10 +184,9 @@ static void place(struct store_slot *slots, size_t mask, struct store_slot slot)
 static int grow_slots(struct store *s)
 {
     size_t old = s->slots ? s->mask + 1 : 0, n = old ? old * 2 : FIRST_SLOTS;
-    struct store_slot *slots = try_alloc(n * sizeof(*slots));
+    struct store_slot *slots = try_alloc_table(n * sizeof(*slots));
     if (!slots)
         return -ENOMEM;
-    memset(slots, 0, n * sizeof(*slots));
     for (size_t i = 0; i < old; i++)
         if (s->slots[i].tag)
             place(slots, n - 1, s->slots[i]);

@@ -16,6 +16,7 @@
 #include "common/base/clock.h"
 #include "common/pipeline/node.h"
 #include "common/pipeline/shard.h"
+#include "gateway/tail_sampling/kept.h"
 #include "gateway/tail_sampling/policy.h"
 
 enum { TICK_MS = 20, DECIDE_AT_ONCE = 256, KEEP_BYTES_AT_ONCE = 1 << 20 };
@@ -317,38 +318,15 @@ static void tail_consume(struct instance *in, struct batch *b, struct ack *a)
 
 /* ---- deciding ---- */
 
-/* A span that is kept, with what it is sorted by. */
-struct kept_span {
-    const struct store_block *block;
-    uint32_t at, resource, scope;
-};
-
-/* What a tick keeps, of all its shards: a few large batches leave, not one a trace. */
-struct kept {
+/* Of what a tick keeps, the part of each shard. */
+struct kept_parts {
+    struct kept all;
     struct {
         struct shard *shard;
         uint32_t end; /* of its runs; they begin where the part before ends */
     } parts[SHARD_COUNT];
     uint32_t n_parts;
-    struct run *runs;
-    struct kept_span *spans;
-    uint32_t n_runs, cap_runs, n_spans, cap_spans;
-    uint64_t bytes;
 };
-
-static void keep_trace(struct kept *k, struct trace *t)
-{
-    struct run *runs = trace_runs(t);
-    if (k->n_runs + t->n_runs > k->cap_runs) {
-        k->cap_runs = MAX(k->cap_runs * 2, k->n_runs + t->n_runs + 64u);
-        k->runs = xrealloc(k->runs, k->cap_runs * sizeof(*k->runs));
-    }
-    if (t->n_runs)
-        memcpy(k->runs + k->n_runs, runs, t->n_runs * sizeof(*runs));
-    k->n_runs += t->n_runs;
-    k->bytes += t->bytes;
-    free(t->more_runs);
-}
 
 static void drop_trace(struct store *s, struct trace *t)
 {
@@ -368,32 +346,44 @@ static bool is_due(const struct sampler *self, const struct trace *t, uint64_t n
     return self->is_draining || now >= t->first_ns + self->decision_wait_ns;
 }
 
-/* With the shard's lock held: decides due traces, some at a time. */
-static void decide(struct sampler *self, struct store *s, uint64_t now, struct kept *kept,
-                   struct round *r)
+static void decide_some(const struct sampler *self, const struct policies *policies,
+                        struct store *s, uint64_t now, struct kept *kept, struct round *r,
+                        uint32_t *votes)
 {
-    const struct policies *policies = self->policies;
-    unsigned n = 0;
     while (!list_is_empty(&s->pending)) {
         struct trace *t = LIST_ENTRY(s->pending.next, struct trace, in_order);
         if (!is_due(self, t, now))
             return;
-        if (n++ == DECIDE_AT_ONCE || kept->bytes > KEEP_BYTES_AT_ONCE) {
+        if (r->decided == DECIDE_AT_ONCE || kept->bytes > KEEP_BYTES_AT_ONCE) {
             r->more = true;
             return;
         }
         store_prefetch_next(s, t);
-        bool keep = policies_decide(policies, t);
+        bool keep = policies_decide(policies, t, votes);
         r->decided++;
         if (keep) {
-            keep_trace(kept, t);
+            kept_add(kept, t);
         } else {
             r->dropped_spans += t->n_spans;
             drop_trace(s, t);
         }
         store_remember(s, t, keep ? TRACE_SAMPLED : TRACE_NOT_SAMPLED);
-        atomic_fetch_sub_explicit(&self->n_pending, 1, memory_order_relaxed);
     }
+}
+
+/* With the shard's lock held: decides due traces, some at a time. */
+static void decide(struct sampler *self, struct store *s, uint64_t now, struct kept *kept,
+                   struct round *r)
+{
+    const struct policies *policies = self->policies;
+    uint32_t *votes;
+    if (list_is_empty(&s->pending))
+        return;
+    votes = policies_votes_new(policies);
+    decide_some(self, policies, s, now, kept, r, votes);
+    policies_count(policies, votes);
+    free(votes);
+    atomic_fetch_sub_explicit(&self->n_pending, r->decided, memory_order_relaxed);
 }
 
 /* Remembered decisions beyond their number are forgotten; each shard has its part of it. */
@@ -405,111 +395,40 @@ static void forget(struct sampler *self, struct store *s)
         store_forget_oldest(s, TRACE_NOT_SAMPLED);
 }
 
-static int by_envelope(const void *x, const void *y)
-{
-    const struct kept_span *a = x, *b = y;
-    if (a->block->id != b->block->id)
-        return a->block->id < b->block->id ? -1 : 1;
-    if (a->block != b->block) /* of two shards */
-        return a->block < b->block ? -1 : 1;
-    if (a->resource != b->resource)
-        return a->resource < b->resource ? -1 : 1;
-    if (a->scope != b->scope)
-        return a->scope < b->scope ? -1 : 1;
-    return a->at < b->at ? -1 : a->at > b->at;
-}
-
-static void list_spans(struct kept *k)
-{
-    k->n_spans = 0;
-    for (uint32_t i = 0; i < k->n_runs; i++) {
-        const struct run *r = &k->runs[i];
-        if (k->n_spans + r->count > k->cap_spans) {
-            k->cap_spans = MAX(k->cap_spans * 2, k->n_spans + r->count + 256);
-            k->spans = xrealloc(k->spans, k->cap_spans * sizeof(*k->spans));
-        }
-        for (uint32_t at = r->last; at; at = run_span(r, at)->prev) {
-            const struct stored_span *s = run_span(r, at);
-            k->spans[k->n_spans++] = (struct kept_span){r->block, at, s->resource, s->scope};
-        }
-    }
-    qsort(k->spans, k->n_spans, sizeof(*k->spans), by_envelope);
-}
-
-static uint32_t header_bytes(const uint8_t *p)
-{
-    const uint8_t *from = p;
-    while (*p & 0x80)
-        p++;
-    p++;
-    while (*p & 0x80)
-        p++;
-    return (uint32_t)(p + 1 - from);
-}
-
-/* One batch of all kept spans, grouped by resource and scope; their bytes are copied once. */
-static int build_kept(struct kept *k, struct batch **out)
-{
-    struct batch_builder bb;
-    const struct kept_span *last = NULL;
-    list_spans(k);
-    batch_builder_init(&bb, SIGNAL_TRACES);
-    for (uint32_t i = 0; i < k->n_spans; i++) {
-        const struct kept_span *s = &k->spans[i];
-        bool new_block = !last || last->block != s->block;
-        if (new_block || last->resource != s->resource)
-            batch_builder_resource(&bb, block_bytes(s->block, s->resource), true);
-        if (new_block || last->resource != s->resource || last->scope != s->scope)
-            batch_builder_scope(&bb, block_bytes(s->block, s->scope), true);
-        last = s;
-#ifdef TAILRACE_FAULT_SAMPLER
-        static _Atomic unsigned n; /* fault build: one span in a hundred is forgotten */
-        if (atomic_fetch_add(&n, 1) % 100 == 5)
-            continue;
-#endif
-        const struct stored_span *stored =
-            (const struct stored_span *)(const void *)(s->block->chunk->data + s->at);
-        struct record r = {.field = (const uint8_t *)(stored + 1), .len = stored->len, .items = 1};
-        r.hdr = header_bytes(r.field) & 0xff;
-        batch_builder_record_field(&bb, &r, NULL, true);
-    }
-    return batch_builder_seal(&bb, out);
-}
-
-static void note_part(struct kept *k, struct shard *sh)
+static void note_part(struct kept_parts *k, struct shard *sh)
 {
     uint32_t n = k->n_parts;
-    if (k->n_runs == (n ? k->parts[n - 1].end : 0))
+    if (k->all.n_runs == (n ? k->parts[n - 1].end : 0))
         return;
     if (n == 0 || k->parts[n - 1].shard != sh)
         k->parts[k->n_parts++].shard = sh;
-    k->parts[k->n_parts - 1].end = k->n_runs;
+    k->parts[k->n_parts - 1].end = k->all.n_runs;
 }
 
-static void release_kept(struct kept *k)
+static void release_kept(struct kept_parts *k)
 {
     uint32_t i = 0;
     for (uint32_t n = 0; n < k->n_parts; n++) {
         struct shard *sh = k->parts[n].shard;
         pthread_mutex_lock(&sh->lock);
         for (; i < k->parts[n].end; i++)
-            store_release(&sh->store, &k->runs[i]);
+            store_release(&sh->store, &k->all.runs[i]);
         pthread_mutex_unlock(&sh->lock);
     }
-    k->n_parts = k->n_runs = 0;
-    k->bytes = 0;
+    k->n_parts = k->all.n_runs = 0;
+    k->all.bytes = 0;
 }
 
-static void send_kept(struct sampler *self, struct kept *k)
+static void send_kept(struct sampler *self, struct kept_parts *k)
 {
     struct instance *in = self->in;
     struct batch *out = NULL;
     uint64_t spans = 0;
-    if (k->n_runs == 0)
+    if (k->all.n_runs == 0)
         return;
-    int r = build_kept(k, &out);
-    for (uint32_t i = 0; i < k->n_runs; i++)
-        spans += k->runs[i].count;
+    int r = kept_batch(&k->all, &out);
+    for (uint32_t i = 0; i < k->all.n_runs; i++)
+        spans += k->all.runs[i].count;
     release_kept(k);
     atomic_fetch_sub(&self->held, spans);
     if (r)
@@ -518,7 +437,8 @@ static void send_kept(struct sampler *self, struct kept *k)
         node_emit(in, out, ack_detached());
 }
 
-static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now, struct kept *kept)
+static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now,
+                       struct kept_parts *kept)
 {
     struct round r;
     do {
@@ -527,7 +447,7 @@ static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now, str
         if (!node_outputs_open(self->in) && !self->is_draining)
             return;
         pthread_mutex_lock(&sh->lock);
-        decide(self, &sh->store, now, kept, &r);
+        decide(self, &sh->store, now, &kept->all, &r);
         forget(self, &sh->store);
         pthread_mutex_unlock(&sh->lock);
         if (r.dropped_spans) {
@@ -535,20 +455,19 @@ static void tick_shard(struct sampler *self, struct shard *sh, uint64_t now, str
             atomic_fetch_sub(&self->held, r.dropped_spans);
         }
         note_part(kept, sh);
-        if (kept->bytes > KEEP_BYTES_AT_ONCE)
+        if (kept->all.bytes > KEEP_BYTES_AT_ONCE)
             send_kept(self, kept);
     } while (r.more);
 }
 
 static void tick_all(struct sampler *self, unsigned first, unsigned step)
 {
-    struct kept kept = {0};
+    struct kept_parts kept = {0};
     uint64_t now = clock_mono_ns();
     for (unsigned s = first; s < SHARD_COUNT; s += step)
         tick_shard(self, &self->shards[s], now, &kept);
     send_kept(self, &kept);
-    free(kept.runs);
-    free(kept.spans);
+    kept_fini(&kept.all);
     uint64_t took = clock_mono_ns() - now;
     if (took > NS_PER_MS / 2)
         series_observe(self->timer, (double)took / 1e6);

@@ -59,7 +59,7 @@ TAIL = """
 processors:
   tail_sampling:
     decision_wait: 1s
-    num_traces: 2000000
+    num_traces: 1000000 # a second's, at the highest rate
     policies:
       - {{name: errors, type: status_code, status_code: {{status_codes: [ERROR]}}}}
       - {{name: slow, type: latency, latency: {{threshold_ms: 1000}}}}
