@@ -64,7 +64,7 @@ enum wire_hole {
     WIRE_HOLE_NO_BUFFER, /* no user buffer could be told: sendfile, io_uring, kernel threads */
     WIRE_HOLE_FAULT,     /* the buffer could not be read */
     WIRE_HOLE_TRUNCATED, /* MSG_TRUNC */
-    WIRE_HOLE_LIMIT,     /* undecided for too long, or the ring is nearly full */
+    WIRE_HOLE_LIMIT,     /* undecided for too long, the ring nearly full, or no scratch free */
 };
 
 /* What is captured of a connection's bytes. */
