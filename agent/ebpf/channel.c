@@ -38,13 +38,11 @@ enum direction conn_dir_of(const struct conn *c, enum flow flow)
 
 /* ---- verdicts ---- */
 
-void conn_verdict(struct connections *cs, struct conn *c, enum capture_mode mode,
-                  enum parser_depth depth)
+static void add_verdict(struct connections *cs, struct conn *c, enum capture_mode mode,
+                        enum parser_depth depth)
 {
     struct capture_verdict *v;
 
-    if (!c->cookie || (c->mode == mode && c->depth == depth))
-        return;
     if (cs->n_verdicts == cs->cap_verdicts) {
         size_t cap = cs->cap_verdicts ? cs->cap_verdicts * 2 : 64;
         struct capture_verdict *p = try_realloc(cs->verdicts, cap * sizeof(*p));
@@ -79,21 +77,25 @@ void conn_verdict(struct connections *cs, struct conn *c, enum capture_mode mode
     v->server = c->role == ROLE_SERVER ? c->open.local : c->open.peer;
 }
 
+void conn_verdict(struct connections *cs, struct conn *c, enum capture_mode mode,
+                  enum parser_depth depth)
+{
+    if (c->cookie && (c->mode != mode || c->depth != depth))
+        add_verdict(cs, c, mode, depth);
+}
+
 /*
  * Tells the kernel how answers are laid out, once that may be of use: most connections that carry
  * one exchange carry no second one.
  */
 static void tell_layout(struct connections *cs, struct conn *c, struct answer_layout a)
 {
-    enum capture_mode mode = c->mode;
-
-    if (c->exchanges < 2 || c->n_layouts >= LAYOUTS_MAX || mode != CAPTURE_BYTES ||
+    if (!c->cookie || c->exchanges < 2 || c->n_layouts >= LAYOUTS_MAX || c->mode != CAPTURE_BYTES ||
         c->depth != DEPTH_HEADS || (a.head == c->layout.head && a.length_at == c->layout.length_at))
         return;
     c->layout = a;
     c->n_layouts++;
-    c->mode = CAPTURE_UNDECIDED; /* so that it is told */
-    conn_verdict(cs, c, mode, c->depth);
+    add_verdict(cs, c, c->mode, c->depth);
 }
 
 /* ---- what reads it ---- */

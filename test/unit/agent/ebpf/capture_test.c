@@ -527,6 +527,49 @@ static void verdict_for_http(void **ctx)
     }
 }
 
+/* One exchange; whether the kernel is told of another layout. */
+static bool layout_is_told(struct rig *r, const char *answer, struct capture_verdict *v)
+{
+    say(r, FLOW_REQUEST, GET("/"));
+    say(r, FLOW_RESPONSE, answer);
+    capture_end(&r->c, r->now);
+    bool told = r->c.connections.n_verdicts > 0;
+    *v = last_verdict(r);
+    connections_verdicts_taken(&r->c.connections);
+    return told;
+}
+
+static void layout_of_answers(void **ctx)
+{
+#define FIVE "GET / 200 out=5\n"
+    static const char *const longer[] = {
+        "HTTP/1.1 200 OK\r\nA: 1\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nA: 12\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nA: 123\r\nContent-Length: 5\r\n\r\nhello"};
+    struct rig r;
+
+    BOTH(r, 0)
+    {
+        struct capture_verdict v;
+
+        assert_true(layout_is_told(&r, OK5, &v)); /* the mode; most connections end here */
+        assert_int_equal(v.answer_head, 0);
+        assert_true(layout_is_told(&r, OK5, &v));
+        assert_int_equal(v.answer_head, sizeof(OK5) - 1 - 5);
+        assert_memory_equal(OK5 + v.answer_length, "\nContent-Length:", 16);
+        assert_false(layout_is_told(&r, OK5, &v));
+        /* Of another status, or in chunks: no reason to change. */
+        assert_false(
+            layout_is_told(&r, "HTTP/1.1 201 C\r\nB: 1\r\nContent-Length: 1\r\n\r\nx", &v));
+        assert_false(layout_is_told(
+            &r, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &v));
+        for (unsigned i = 0; i < 3; i++)
+            assert_true(layout_is_told(&r, longer[i], &v));
+        assert_false(layout_is_told(&r, OK5, &v)); /* answers differ: let it be */
+        finish(&r, FIVE FIVE FIVE "GET / 201 out=1\nGET / 200\n" FIVE FIVE FIVE FIVE);
+    }
+}
+
 static void tls_plaintext(void **ctx)
 {
     struct rig r;
@@ -786,6 +829,7 @@ int main(void)
         cmocka_unit_test(other_protocols_are_skipped),
         cmocka_unit_test(nonsense_is_given_up),
         cmocka_unit_test(verdict_for_http),
+        cmocka_unit_test(layout_of_answers),
         cmocka_unit_test(tls_plaintext),
         cmocka_unit_test(unbound_tls),
         cmocka_unit_test(trace_context),
