@@ -201,16 +201,19 @@ static __always_inline u32 load4(const u8 *p)
 }
 
 /*
- * Where the body begins, if the n bytes at p are an answer that is laid out as the one before, says
- * 200, and has a Content-Length that reaches at least to the end of its call of len bytes: then all
- * behind the head is body and of no use. Else 0. p has room for twice WIRE_HEAD_MAX.
+ * Where the body begins, if the first n bytes of r are an answer that is laid out as the one
+ * before, says 200, and has a Content-Length that reaches at least to the end of its call of len
+ * bytes: then all behind the head is body and of no use. Else 0. layout: a verdict's answer_head,
+ * and its answer_length 16 bits up. A function of its own is verified once, and not on each way to
+ * it.
  */
-static __always_inline u32 body_begins(const u8 *p, u32 n, u32 len, const struct wire_verdict *v)
+__attribute__((noinline)) u32 body_begins(const struct scratch *r, u32 n, u32 len, u32 layout)
 {
-    u32 head = v->answer_head, at = v->answer_length;
+    u32 head = layout & 0xffff, at = layout >> 16;
     u64 length = 0;
-    if (head > n || at + 21 > head || len - head < BODY_WORTH)
+    if (!r || head > n || at + 21 > head || len - head < BODY_WORTH)
         return 0;
+    const u8 *p = r->bytes;
     asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(head) : "i"(WIRE_HEAD_MAX));
     asm volatile("if %0 < %1 goto +1; %0 = %1;" : "+r"(at) : "i"(WIRE_HEAD_MAX));
     if (load8(p) != load8((const u8 *)"HTTP/1.1") || load4(p + 8) != load4((const u8 *)" 200") ||
@@ -227,6 +230,11 @@ static __always_inline u32 body_begins(const u8 *p, u32 n, u32 len, const struct
         asm volatile("" : "+r"(length)); /* any number, so that paths join */
     }
     return length >= len - head ? head : 0;
+}
+
+static __always_inline u32 layout_of(const struct wire_verdict *v)
+{
+    return v->answer_head | (u32)v->answer_length << 16;
 }
 
 /* By cookie and never by CPU: the order of a connection's records is the ring's. */

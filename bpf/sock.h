@@ -259,7 +259,7 @@ static __always_inline void send_bytes(struct event *e, struct source *s)
     fill_data(&r->d, e);
     n = copy_head(r->bytes, e, s);
     if (v->tail[e->dir & 1] && v->mode == WIRE_BYTES)
-        body = body_begins(r->bytes, n, e->len, v);
+        body = body_begins(r, n, e->len, layout_of(v));
     if (body) {
         n = e->head = body;
         e->tail = 0;

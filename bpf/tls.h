@@ -133,7 +133,7 @@ static __always_inline u32 copy_plain(struct scratch *r, const struct ssl_call *
         h = t = 0;
         r->d.hole = WIRE_HOLE_FAULT;
     }
-    body = h && v->tail[r->d.dir & 1] ? body_begins(r->bytes, h, r->d.bytes, v) : 0;
+    body = h && v->tail[r->d.dir & 1] ? body_begins(r, h, r->d.bytes, layout_of(v)) : 0;
     if (body) {
         h = body;
         t = 0;
