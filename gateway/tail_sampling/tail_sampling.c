@@ -3,7 +3,7 @@
  * tail_sampling: holds the spans of a trace for decision_wait, then keeps or drops all of them.
  *
  *   consume (any loop): sort by shard ─► lock ─► copy spans into the shard's blocks ─► unlock ─►
- * ack tick (the shard's loop): lock ─► take due traces, decide ─► unlock ─► kept spans, sorted by
+ * ack tick (the shard's loop): lock ─► take due traces, decide ─► unlock ─► kept spans, grouped by
  * resource, into one batch ─► node_emit ─► lock ─► give the blocks back ─► unlock a late span: of a
  * kept trace it goes on at once, of a dropped one it is dropped
  *
