@@ -155,6 +155,10 @@ void store_prefetch_next(const struct store *s, const struct trace *t)
 enum trace_state store_find(struct store *s, uint64_t hash, const uint8_t id[16], struct trace **t)
 {
     uint32_t tag = tag_of(hash);
+    if (s->recent && memcmp(s->recent->id, id, 16) == 0) {
+        *t = s->recent;
+        return TRACE_PENDING;
+    }
     if (!s->slots)
         return TRACE_UNKNOWN;
     for (size_t i = tag & s->mask; s->slots[i].tag; i = (i + 1) & s->mask) {
@@ -164,8 +168,10 @@ enum trace_state store_find(struct store *s, uint64_t hash, const uint8_t id[16]
         enum trace_state state = (enum trace_state)(at >> AT_BITS);
         if (state == TRACE_PENDING) {
             *t = trace_at(s, at);
-            if (memcmp((*t)->id, id, 16) == 0)
+            if (memcmp((*t)->id, id, 16) == 0) {
+                s->recent = *t;
                 return state;
+            }
         } else if (memcmp(decision_of(&s->decided[state], at)->id, id, 16) == 0) {
             return state;
         }
@@ -249,6 +255,8 @@ static void give_up_trace(struct store *s, struct trace *t)
 {
     t->more_runs = (struct run *)(void *)s->free;
     s->free = t;
+    if (s->recent == t)
+        s->recent = NULL;
 }
 
 struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], uint64_t now_ns)
@@ -264,6 +272,7 @@ struct trace *store_add(struct store *s, uint64_t hash, const uint8_t id[16], ui
     list_push(&s->pending, &t->in_order);
     place(s->slots, s->mask, (struct store_slot){t->tag, slot_at(TRACE_PENDING, t->index)});
     s->n++;
+    s->recent = t;
     return t;
 }
 

@@ -91,7 +91,8 @@ struct store {
     size_t mask, n;
     struct trace **pages; /* of 1024 traces */
     uint32_t n_pages, used;
-    struct trace *free; /* linked by more_runs */
+    struct trace *free;   /* linked by more_runs */
+    struct trace *recent; /* the last one found or added: its next span often follows; or NULL */
     struct store_block *current;
     uint32_t next_block;
     struct list pending;
