@@ -169,22 +169,40 @@ int batch_concat(struct batch **out, struct batch *const *parts, uint32_t n)
     return batch_builder_seal(&bb, out);
 }
 
-int batch_pack(struct batch **out, const struct batch *b)
+/* The request is all that its chunk holds, or nearly: no copy of it would be much smaller. */
+static bool fills_its_chunk(const struct batch *b)
 {
-    struct batch *packed = batch__new(b->signal);
-    struct chunk *c = packed ? chunk_new_exact(batch_framed_size(b)) : NULL;
+    return b->raw.p && b->n_chunks == 1 && b->raw.n >= b->chunks[0]->cap / 8 * 7;
+}
+
+static int pack_into(struct batch *packed, const struct batch *b)
+{
     uint32_t cap = 0;
+    if (fills_its_chunk(b)) {
+        packed->raw = b->raw;
+        return batch__share(packed, b->chunks[0], &cap);
+    }
+    struct chunk *c = chunk_new_exact(batch_framed_size(b));
     if (!c || batch__share(packed, c, &cap)) {
         chunk_unref(&c);
-        batch_unref(&packed);
         return -ENOMEM;
     }
     batch__write(b, c);
+    packed->raw = str_make(c->data, c->len);
+    chunk_unref(&c); /* the batch holds it */
+    return 0;
+}
+
+int batch_pack(struct batch **out, const struct batch *b)
+{
+    struct batch *packed = batch__new(b->signal);
+    if (!packed || pack_into(packed, b)) {
+        batch_unref(&packed);
+        return -ENOMEM;
+    }
     packed->items = b->items;
     packed->bytes = b->bytes;
     packed->received_ns = b->received_ns;
-    packed->raw = str_make(c->data, c->len);
-    chunk_unref(&c); /* the batch holds it */
     *out = packed;
     return 0;
 }
@@ -193,7 +211,8 @@ int batch_unpack(struct batch **out, const struct batch *packed)
 {
     struct chunk *c = packed->chunks[0];
     struct err e;
-    int r = batch_read(out, packed->signal, c, 0, packed->raw.n, 0, &e);
+    size_t off = (size_t)((const uint8_t *)packed->raw.p - c->data);
+    int r = batch_read(out, packed->signal, c, off, packed->raw.n, 0, &e);
     ASSERT(r != -EBADMSG); /* it was written by batch_pack */
     if (r == 0) {
         ASSERT((*out)->items == packed->items);

@@ -133,7 +133,7 @@ int batch_select(struct batch **out, const struct batch *b, const uint32_t *idx,
  * resources. */
 int batch_concat(struct batch **out, struct batch *const *parts, uint32_t n) MUSTCHECK;
 /*
- * The same content for a long wait: only `raw`, in a chunk of just its size, and no tables. It can
+ * The same content for a long wait: only `raw`, in a chunk of about its size, and no tables. It can
  * be framed and sent; whoever looks at records unpacks it first. -ENOMEM.
  */
 int batch_pack(struct batch **out, const struct batch *b) MUSTCHECK;

@@ -6,15 +6,18 @@
  */
 #include "gateway/tail_sampling/kept.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { AT_ONCE = 16, GROUPS = 64, SLOTS = 128 };
+#include "common/otlp/wire.h"
+
+enum { AT_ONCE = 16, GROUPS = 64, SLOTS = 128, FIRST_ROOM = 1024 };
 
 /* Spans of one block and one scope; offsets of the envelopes in it. */
 struct group {
-    uint32_t resource, scope, first;
+    uint32_t resource, scope, first, bytes;
 };
 
 struct groups {
@@ -68,7 +71,7 @@ static struct group *group_of(struct groups *g, uint32_t resource, uint32_t scop
         return NULL;
     *found = (uint8_t)i;
     if (i == g->n)
-        g->at[g->n++] = (struct group){resource, scope, 0};
+        g->at[g->n++] = (struct group){.resource = resource, .scope = scope};
     return &g->at[i];
 }
 
@@ -80,41 +83,66 @@ static int by_resource(const void *x, const void *y)
     return a->scope < b->scope ? -1 : a->scope > b->scope;
 }
 
-static uint32_t header_bytes(const uint8_t *p)
+static size_t field_size(size_t n)
 {
-    const uint8_t *from = p;
-    while (*p & 0x80)
-        p++;
-    p++;
-    while (*p & 0x80)
-        p++;
-    return (uint32_t)(p + 1 - from);
+    return 1 + wire_varint_size(n) + n;
 }
 
-static void add_span(struct batch_builder *bb, const struct stored_span *s)
+/* Groups [from, to) are one resource's: the size of its message. */
+static size_t resource_size(const struct store_block *block, const struct group *from,
+                            const struct group *to)
 {
-    struct record r = {.field = (const uint8_t *)(s + 1), .len = s->len, .items = 1};
-#ifdef TAILRACE_FAULT_SAMPLER
-    static _Atomic unsigned n; /* fault build: one span in a hundred is forgotten */
-    if (atomic_fetch_add(&n, 1) % 100 == 5)
-        return;
-#endif
-    r.hdr = header_bytes(r.field) & 0xff;
-    batch_builder_record_field(bb, &r, NULL, true);
+    size_t n = block_bytes(block, from->resource).n;
+    for (const struct group *g = from; g < to; g++)
+        n += field_size(block_bytes(block, g->scope).n + g->bytes);
+    return n;
 }
 
-static void add_groups(const struct kept *k, struct batch_builder *bb,
-                       const struct store_block *block, struct groups *g)
+static void put(struct chunk *c, const void *p, size_t n)
 {
-    qsort(g->at, g->n, sizeof(*g->at), by_resource);
-    for (unsigned i = 0; i < g->n; i++) {
-        if (i == 0 || g->at[i - 1].resource != g->at[i].resource)
-            batch_builder_resource(bb, block_bytes(block, g->at[i].resource), true);
-        batch_builder_scope(bb, block_bytes(block, g->at[i].scope), true);
-        for (uint32_t s = g->at[i].first; s; s = k->spans[s].next)
-            add_span(bb, k->spans[s].span);
+    if (n)
+        memcpy(c->data + c->len, p, n);
+    c->len += n;
+}
+
+static void put_head(struct chunk *c, uint32_t number, size_t n, struct str envelope)
+{
+    c->data[c->len++] = (uint8_t)(number << 3 | WIRE_LEN);
+    for (; n > 0x7f; n >>= 7)
+        c->data[c->len++] = (uint8_t)(n | 0x80);
+    c->data[c->len++] = (uint8_t)n;
+    put(c, envelope.p, envelope.n);
+}
+
+static int write_resource(struct kept *k, const struct store_block *block, const struct group *from,
+                          const struct group *to)
+{
+    size_t n = resource_size(block, from, to), want = k->out->len + field_size(n);
+    if (want > k->out->cap && chunk_grow(&k->out, want + want / 2))
+        return -ENOMEM;
+    put_head(k->out, OTLP_REQUEST_RESOURCE, n, block_bytes(block, from->resource));
+    for (const struct group *g = from; g < to; g++) {
+        struct str scope = block_bytes(block, g->scope);
+        put_head(k->out, OTLP_RESOURCE_SCOPE, scope.n + g->bytes, scope);
+        for (uint32_t s = g->first; s; s = k->spans[s].next)
+            put(k->out, k->spans[s].span + 1, k->spans[s].span->len);
     }
+    ASSERT(k->out->len == want);
+    return 0;
+}
+
+static int write_groups(struct kept *k, const struct store_block *block, struct groups *g)
+{
+    struct group *end = g->at + g->n;
+    qsort(g->at, g->n, sizeof(*g->at), by_resource);
     g->n = 0;
+    for (struct group *from = g->at, *to; from < end; from = to) {
+        for (to = from + 1; to < end && to->resource == from->resource;)
+            to++;
+        if (write_resource(k, block, from, to))
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 static void ask_for(const struct run *r)
@@ -125,6 +153,17 @@ static void ask_for(const struct run *r)
     __builtin_prefetch(p + 128);
 }
 
+/* Fault build: one span in a hundred is forgotten. */
+static bool is_lost(void)
+{
+#ifdef TAILRACE_FAULT_SAMPLER
+    static _Atomic unsigned n;
+    return atomic_fetch_add(&n, 1) % 100 == 5;
+#else
+    return false;
+#endif
+}
+
 /* Lists the span at the front of r, which goes on to the one before. False: too many scopes. */
 static bool list_span(struct kept *k, struct groups *g, struct run *r, uint32_t number)
 {
@@ -132,15 +171,18 @@ static bool list_span(struct kept *k, struct groups *g, struct run *r, uint32_t 
     struct group *of = group_of(g, s->resource, s->scope);
     if (!of)
         return false;
+    r->last = s->prev;
+    if (is_lost())
+        return true;
     k->spans[number] = (struct kept_span){s, of->first};
     of->first = number;
-    r->last = s->prev;
+    of->bytes += s->len;
     return true;
 }
 
 /* Each span says where the trace's one before it is: several traces at a time, so as not to wait.
  */
-static void add_block(struct kept *k, struct batch_builder *bb, const struct run *runs, uint32_t n)
+static int add_block(struct kept *k, const struct run *runs, uint32_t n)
 {
     struct groups g = {.n = 0};
     struct run at[AT_ONCE];
@@ -158,7 +200,8 @@ static void add_block(struct kept *k, struct batch_builder *bb, const struct run
         }
         for (uint32_t i = 0; i < n_at;) {
             if (!list_span(k, &g, &at[i], n_spans + 1)) {
-                add_groups(k, bb, runs->block, &g);
+                if (write_groups(k, runs->block, &g))
+                    return -ENOMEM;
                 continue;
             }
             n_spans++;
@@ -168,20 +211,34 @@ static void add_block(struct kept *k, struct batch_builder *bb, const struct run
                 at[i] = at[--n_at];
         }
     } while (n_at || next < n);
-    add_groups(k, bb, runs->block, &g);
+    return write_groups(k, runs->block, &g);
 }
 
-int kept_batch(struct kept *k, struct batch **out)
+/* Writes the request. Its size is not known, but envelopes are seldom an eighth of the spans. */
+static int write_all(struct kept *k)
 {
-    struct batch_builder bb;
     const struct run *runs = k->by_block;
-    batch_builder_init(&bb, SIGNAL_TRACES);
+    k->out = chunk_new(k->bytes + k->bytes / 8 + FIRST_ROOM);
+    if (!k->out)
+        return -ENOMEM;
     memcpy(k->by_block, k->runs, k->n_runs * sizeof(*runs));
     qsort(k->by_block, k->n_runs, sizeof(*runs), by_block);
     for (uint32_t i = 0, end; i < k->n_runs; i = end) {
         for (end = i + 1; end < k->n_runs && runs[end].block == runs[i].block;)
             end++;
-        add_block(k, &bb, runs + i, end - i);
+        if (add_block(k, runs + i, end - i))
+            return -ENOMEM;
     }
-    return batch_builder_seal(&bb, out);
+    return 0;
+}
+
+int kept_batch(struct kept *k, struct batch **out)
+{
+    struct err e;
+    *out = NULL;
+    int r = write_all(k);
+    if (r == 0 && k->out->len > 0)
+        r = batch_read(out, SIGNAL_TRACES, k->out, 0, k->out->len, 0, &e);
+    chunk_unref(&k->out);
+    return r;
 }

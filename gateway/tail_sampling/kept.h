@@ -18,14 +18,15 @@ struct kept {
     struct run *by_block;
     struct kept_span *spans; /* number 0 is not used */
     uint32_t cap_spans;
+    struct chunk *out; /* while a batch is written */
 };
 
 void kept_fini(struct kept *k);
 /* Takes the runs of a trace that is kept; its table of runs is freed. */
 void kept_add(struct kept *k, struct trace *t);
 /*
- * One batch of all spans, grouped by resource and scope within each block; their bytes are copied.
- * The runs stay. -ENOMEM, -EBADMSG as of batch_builder_seal.
+ * One batch of all spans, grouped by resource and scope within each block: their bytes are copied,
+ * once, into the request as it will be sent. The runs stay; *out NULL without spans. -ENOMEM.
  */
 int kept_batch(struct kept *k, struct batch **out) MUSTCHECK;
 

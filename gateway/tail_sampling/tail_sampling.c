@@ -19,7 +19,7 @@
 #include "gateway/tail_sampling/kept.h"
 #include "gateway/tail_sampling/policy.h"
 
-enum { TICK_MS = 20, DECIDE_AT_ONCE = 256, KEEP_BYTES_AT_ONCE = 1 << 20 };
+enum { TICK_MS = 20, DECIDE_AT_ONCE = 256, KEEP_BYTES_AT_ONCE = 896 << 10 };
 
 struct tail_config {
     struct option_list policies; /* struct policy_config */

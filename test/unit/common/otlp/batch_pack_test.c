@@ -11,6 +11,8 @@
 #include "common/otlp/encode.h"
 #include "common/otlp/wire.h"
 
+enum { FULL = 128 }; /* spans that nearly fill a chunk of 16 KB */
+
 static void put_span(struct buf *b, unsigned i)
 {
     uint8_t id[16] = "trace-id-0000000";
@@ -94,6 +96,34 @@ static void packed_and_back(void **state)
     batch_unref(&b);
 }
 
+/* A request that fills its chunk is not copied, wherever in it it begins. */
+static void a_full_chunk_is_shared(void **state)
+{
+    struct batch *b = sample(FULL), *read, *packed, *back;
+    struct chunk *c;
+    struct err e;
+
+    (void)state;
+    for (size_t off = 0; off <= 5; off += 5) {
+        assert_int_equal(batch_frame(&c, b, off), 0);
+        assert_in_range(c->len, c->cap / 8 * 7 + 5, c->cap);
+        assert_int_equal(batch_read(&read, SIGNAL_TRACES, c, off, c->len - off, 0, &e), 0);
+        assert_int_equal(batch_pack(&packed, read), 0);
+        assert_ptr_equal(packed->chunks[0], c);
+        assert_true(batch_pinned_bytes(packed) <= c->cap + sizeof(*packed));
+        assert_true(batch_pinned_bytes(read) > batch_pinned_bytes(packed) + FULL * sizeof(*b->keys));
+        chunk_unref(&c);
+        batch_unref(&read);
+        assert_same_request(b, packed);
+        assert_int_equal(batch_unpack(&back, packed), 0);
+        batch_unref(&packed);
+        assert_same_request(b, back);
+        assert_int_equal(back->n_records, FULL);
+        batch_unref(&back);
+    }
+    batch_unref(&b);
+}
+
 static void all_memory_is_given_back(void **state)
 {
     struct mem_usage before, after;
@@ -110,6 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packed_and_back),
+        cmocka_unit_test(a_full_chunk_is_shared),
         cmocka_unit_test(all_memory_is_given_back),
     };
 
