@@ -143,15 +143,9 @@ void batch_builder_record(struct batch_builder *bb, struct str body, uint32_t it
                           const struct span_key *key)
 {
     uint8_t head[16];
-    size_t n = 0;
-    uint64_t len = body.n;
     if (bb->error)
         return;
-    head[n++] = OTLP_SCOPE_RECORD << 3 | WIRE_LEN;
-    do {
-        head[n++] = (uint8_t)((len & 0x7f) | (len > 0x7f ? 0x80 : 0));
-        len >>= 7;
-    } while (len);
+    size_t n = (size_t)(wire_write_head(head, OTLP_SCOPE_RECORD, body.n) - head);
     uint8_t *p = copy_room(bb, n + body.n);
     if (!p)
         return;
@@ -198,11 +192,6 @@ void batch_builder_fini(struct batch_builder *bb)
 
 /* ---- writing ---- */
 
-static size_t field_size(size_t n)
-{
-    return 1 + wire_varint_size(n) + n;
-}
-
 static size_t scope_size(const struct batch *b, const struct scope_group *s)
 {
     size_t n = s->envelope.n;
@@ -215,7 +204,7 @@ static size_t resource_size(const struct batch *b, const struct resource_group *
 {
     size_t n = r->envelope.n;
     for (uint32_t s = 0; s < r->n_scopes; s++)
-        n += field_size(scope_size(b, &b->scopes[r->first_scope + s]));
+        n += wire_field_size(scope_size(b, &b->scopes[r->first_scope + s]));
     return n;
 }
 
@@ -225,7 +214,7 @@ size_t batch_framed_size(const struct batch *b)
     if (b->raw.p)
         return b->raw.n;
     for (uint32_t r = 0; r < b->n_resources; r++)
-        n += field_size(resource_size(b, &b->resources[r]));
+        n += wire_field_size(resource_size(b, &b->resources[r]));
     return n;
 }
 
@@ -234,15 +223,6 @@ static uint8_t *put(uint8_t *p, const void *from, size_t n)
     if (n)
         memcpy(p, from, n);
     return p + n;
-}
-
-static uint8_t *put_head(uint8_t *p, uint32_t number, size_t n)
-{
-    *p++ = (uint8_t)(number << 3 | WIRE_LEN);
-    for (; n > 0x7f; n >>= 7)
-        *p++ = (uint8_t)(n | 0x80);
-    *p++ = (uint8_t)n;
-    return p;
 }
 
 /* Records that lie side by side in their chunk are copied in one go: untouched ones mostly do. */
@@ -266,11 +246,11 @@ void batch__write(const struct batch *b, struct chunk *c)
     } else {
         for (uint32_t r = 0; r < b->n_resources; r++) {
             const struct resource_group *res = &b->resources[r];
-            p = put_head(p, OTLP_REQUEST_RESOURCE, resource_size(b, res));
+            p = wire_write_head(p, OTLP_REQUEST_RESOURCE, resource_size(b, res));
             p = put(p, res->envelope.p, res->envelope.n);
             for (uint32_t s = 0; s < res->n_scopes; s++) {
                 const struct scope_group *scope = &b->scopes[res->first_scope + s];
-                p = put_head(p, OTLP_RESOURCE_SCOPE, scope_size(b, scope));
+                p = wire_write_head(p, OTLP_RESOURCE_SCOPE, scope_size(b, scope));
                 p = put(p, scope->envelope.p, scope->envelope.n);
                 p = put_records(p, b, scope);
             }

@@ -170,11 +170,7 @@ static void put_head(struct writer *w, uint32_t number, size_t n)
     size_t size = wire_varint_size(n);
     ASSERT(size < (size_t)(w->p - w->base));
     w->p -= size + 1;
-    uint8_t *p = w->p;
-    *p++ = (uint8_t)(number << 3 | WIRE_LEN);
-    for (; n > 0x7f; n >>= 7)
-        *p++ = (uint8_t)(n | 0x80);
-    *p = (uint8_t)n;
+    wire_write_head(w->p, number, n);
 }
 
 static void put_pieces(struct writer *w)

@@ -34,27 +34,9 @@ static void put_any(struct buf *b, uint32_t number, struct any v)
     wire_end(b, mark);
 }
 
-static size_t size_in_field(size_t n)
-{
-    return 1 + wire_varint_size(n) + n;
-}
-
-static uint8_t *put_varint(uint8_t *p, uint64_t v)
-{
-    for (; v > 0x7f; v >>= 7)
-        *p++ = (uint8_t)(v | 0x80);
-    *p++ = (uint8_t)v;
-    return p;
-}
-
-static uint8_t *put_head(uint8_t *p, uint32_t number, size_t n)
-{
-    return put_varint(put_varint(p, number << 3 | WIRE_LEN), n);
-}
-
 static uint8_t *put_text(uint8_t *p, uint32_t number, struct str s)
 {
-    p = put_head(p, number, s.n);
+    p = wire_write_head(p, number, s.n);
     if (s.n)
         memcpy(p, s.p, s.n);
     return p + s.n;
@@ -63,20 +45,20 @@ static uint8_t *put_text(uint8_t *p, uint32_t number, struct str s)
 /* Strings and integers, which nearly all attributes are: sizes first, then all bytes at once. */
 static void encode_plain_attr(struct buf *b, uint32_t number, struct str key, struct any value)
 {
-    size_t scalar = value.type == ANY_STRING ? size_in_field(value.s.n)
+    size_t scalar = value.type == ANY_STRING ? wire_field_size(value.s.n)
                                              : 1 + wire_varint_size((uint64_t)value.i);
-    size_t kv = size_in_field(key.n) + size_in_field(scalar);
-    uint8_t *p = buf_reserve(b, 8 + size_in_field(kv)), *from = p;
+    size_t kv = wire_field_size(key.n) + wire_field_size(scalar);
+    uint8_t *p = buf_reserve(b, 8 + wire_field_size(kv)), *from = p;
     if (!p)
         return;
-    p = put_head(p, number, kv);
+    p = wire_write_head(p, number, kv);
     p = put_text(p, 1, key);
-    p = put_head(p, 2, scalar);
+    p = wire_write_head(p, 2, scalar);
     if (value.type == ANY_STRING) {
         p = put_text(p, 1, value.s);
     } else {
         *p++ = 3 << 3 | WIRE_VARINT;
-        p = put_varint(p, (uint64_t)value.i);
+        p = wire_write_varint(p, (uint64_t)value.i);
     }
     buf_commit(b, (size_t)(p - from));
 }

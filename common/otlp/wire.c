@@ -141,17 +141,6 @@ int wire_next_any(struct wire *w, struct field *f)
 
 /* ---- writing ---- */
 
-static size_t encode_varint(uint8_t *p, uint64_t v)
-{
-    size_t n = 0;
-    while (v >= 0x80) {
-        p[n++] = (uint8_t)(v | 0x80);
-        v >>= 7;
-    }
-    p[n++] = (uint8_t)v;
-    return n;
-}
-
 void wire_put_varint(struct buf *b, uint64_t v)
 {
     uint8_t *p = buf_reserve(b, 10);
@@ -159,7 +148,7 @@ void wire_put_varint(struct buf *b, uint64_t v)
         *p = (uint8_t)v;
         buf_commit(b, 1);
     } else if (p) {
-        buf_commit(b, encode_varint(p, v));
+        buf_commit(b, (size_t)(wire_write_varint(p, v) - p));
     }
 }
 
@@ -219,5 +208,5 @@ void wire_end(struct buf *b, size_t mark)
         memmove(b->p + mark + size - 1, b->p + mark, n);
         buf_commit(b, size - 1);
     }
-    encode_varint((uint8_t *)b->p + mark - 1, n);
+    wire_write_varint((uint8_t *)b->p + mark - 1, n);
 }

@@ -100,4 +100,25 @@ static inline size_t wire_varint_size(uint64_t v)
     return n;
 }
 
+/* Writing into room that is there; each returns the end of what it wrote. */
+static inline uint8_t *wire_write_varint(uint8_t *p, uint64_t v)
+{
+    for (; v >= 0x80; v >>= 7)
+        *p++ = (uint8_t)(v | 0x80);
+    *p++ = (uint8_t)v;
+    return p;
+}
+
+/* Tag and length in front of n bytes. */
+static inline uint8_t *wire_write_head(uint8_t *p, uint32_t number, size_t n)
+{
+    return wire_write_varint(wire_write_varint(p, (uint64_t)number << 3 | WIRE_LEN), n);
+}
+
+/* Size of that and the n bytes; the number is below 16. */
+static inline size_t wire_field_size(size_t n)
+{
+    return 1 + wire_varint_size(n) + n;
+}
+
 #endif

@@ -83,18 +83,13 @@ static int by_resource(const void *x, const void *y)
     return a->scope < b->scope ? -1 : a->scope > b->scope;
 }
 
-static size_t field_size(size_t n)
-{
-    return 1 + wire_varint_size(n) + n;
-}
-
 /* Groups [from, to) are one resource's: the size of its message. */
 static size_t resource_size(const struct store_block *block, const struct group *from,
                             const struct group *to)
 {
     size_t n = block_bytes(block, from->resource).n;
     for (const struct group *g = from; g < to; g++)
-        n += field_size(block_bytes(block, g->scope).n + g->bytes);
+        n += wire_field_size(block_bytes(block, g->scope).n + g->bytes);
     return n;
 }
 
@@ -107,17 +102,14 @@ static void put(struct chunk *c, const void *p, size_t n)
 
 static void put_head(struct chunk *c, uint32_t number, size_t n, struct str envelope)
 {
-    c->data[c->len++] = (uint8_t)(number << 3 | WIRE_LEN);
-    for (; n > 0x7f; n >>= 7)
-        c->data[c->len++] = (uint8_t)(n | 0x80);
-    c->data[c->len++] = (uint8_t)n;
+    c->len = (size_t)(wire_write_head(c->data + c->len, number, n) - c->data);
     put(c, envelope.p, envelope.n);
 }
 
 static int write_resource(struct kept *k, const struct store_block *block, const struct group *from,
                           const struct group *to)
 {
-    size_t n = resource_size(block, from, to), want = k->out->len + field_size(n);
+    size_t n = resource_size(block, from, to), want = k->out->len + wire_field_size(n);
     if (want > k->out->cap && chunk_grow(&k->out, want + want / 2))
         return -ENOMEM;
     put_head(k->out, OTLP_REQUEST_RESOURCE, n, block_bytes(block, from->resource));
