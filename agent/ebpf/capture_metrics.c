@@ -45,6 +45,7 @@ enum event {
     EVENT_UNSEEN_HEAD_POSSIBLE,
     EVENT_UNKNOWN_ROLE,
     EVENT_GIVEN_UP,
+    EVENT_TLS_WITHOUT_PLAINTEXT,
     EVENT_HELD_OVERFLOW,
     EVENT_SPANS,
     EVENT_INCOMPLETE_SPANS,
@@ -52,12 +53,19 @@ enum event {
     EVENT_COUNT,
 };
 static const char *const event_names[EVENT_COUNT] = {
-    "records",          "opens",
-    "closes",           "lost_closes",
-    "overlap_bytes",    "unseen_head_possible_bytes",
-    "unknown_role",     "given_up",
-    "held_overflow",    "spans",
-    "incomplete_spans", "exchanges_without_span",
+    "records",
+    "opens",
+    "closes",
+    "lost_closes",
+    "overlap_bytes",
+    "unseen_head_possible_bytes",
+    "unknown_role",
+    "given_up",
+    "tls_without_plaintext",
+    "held_overflow",
+    "spans",
+    "incomplete_spans",
+    "exchanges_without_span",
 };
 
 struct capture_metrics {
@@ -134,6 +142,7 @@ void capture_metrics_update(struct capture_metrics *m, const struct capture *c)
         [EVENT_UNSEEN_HEAD_POSSIBLE] = l->unseen_head_possible,
         [EVENT_UNKNOWN_ROLE] = l->unknown_role,
         [EVENT_GIVEN_UP] = l->given_up,
+        [EVENT_TLS_WITHOUT_PLAINTEXT] = l->tls_without_plaintext,
         [EVENT_HELD_OVERFLOW] = l->held_overflow,
         [EVENT_SPANS] = c->count.spans,
         [EVENT_INCOMPLETE_SPANS] = c->count.incomplete_spans,

@@ -216,6 +216,7 @@ bool channel_ready(const struct lane *l, const struct data_record *r, bool force
         return false; /* the open record is under way */
     if (l->layer == LAYER_SOCKET && is_tls_record(r) && !c->joined) {
         ch->state = CHANNEL_SKIPPING; /* its plaintext is the other layer */
+        c->is_tls = true;
         return true;
     }
     if (c->role == ROLE_UNKNOWN && c->mode != CAPTURE_NOTHING)

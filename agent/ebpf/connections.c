@@ -407,6 +407,8 @@ static void close_conn(struct connections *cs, struct conn *c)
     force_held(cs, c, UINT64_MAX);
     for (unsigned l = 0; l < LAYER_COUNT; l++)
         channel_end(cs, c, (enum layer)l);
+    if (c->is_tls && !c->layers[LAYER_TLS].used)
+        cs->ledger.tls_without_plaintext++;
     hashmap_take(&cs->by_key, key_hash(&k), conn_eq, &k);
     list_remove(&c->link);
     list_remove(&c->waiting);

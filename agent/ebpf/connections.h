@@ -50,6 +50,7 @@ struct conn {
     uint64_t ssl;
     uint32_t tgid; /* of the last call */
     bool opened, joined, listed, alive;
+    bool is_tls; /* it began with a TLS record */
     enum role role;
     struct open_record open; /* when opened */
     uint64_t last_ns, exchanges;

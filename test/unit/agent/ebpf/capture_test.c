@@ -598,7 +598,26 @@ static void tls_plaintext(void **ctx)
         x.generation = y.generation = 2; /* another SSL object: positions begin again */
         give(&r, &x);
         give(&r, &y);
+        capture_close(&r.c, &(struct close_record){.cookie = 7});
+        assert_int_equal(r.c.connections.ledger.tls_without_plaintext, 0);
         finish(&r, "GET /t 200 out=5\nGET /t 200 out=5\n");
+    }
+}
+
+static void tls_without_plaintext(void **ctx)
+{
+    struct rig r;
+
+    BOTH(r, 0)
+    {
+        struct data_record hello = record_of(&r, FLOW_REQUEST, "\x16\x03\x01\x02\x00", 5);
+        struct close_record close = {.cookie = 7};
+
+        give(&r, &hello);
+        assert_int_equal(r.c.connections.ledger.tls_without_plaintext, 0);
+        capture_close(&r.c, &close);
+        assert_int_equal(r.c.connections.ledger.tls_without_plaintext, 1);
+        finish(&r, "");
     }
 }
 
@@ -831,6 +850,7 @@ int main(void)
         cmocka_unit_test(verdict_for_http),
         cmocka_unit_test(layout_of_answers),
         cmocka_unit_test(tls_plaintext),
+        cmocka_unit_test(tls_without_plaintext),
         cmocka_unit_test(unbound_tls),
         cmocka_unit_test(trace_context),
         cmocka_unit_test(attributes),
