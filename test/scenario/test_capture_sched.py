@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from harness.capture import Agent
 from harness.cgroups import Cgroup
 from harness.points import points, quantile
 from harness.wait import wait_until
@@ -75,10 +74,8 @@ def cgroup():
 
 
 @pytest.fixture
-def agent(tmp_path, sink):
-    a = Agent(tmp_path, sink, pids=[os.getpid()], scheduler="true")
-    yield a
-    assert a.stop() == 0, a.child.log()[-4000:]
+def observer(agent):
+    return agent(pids=[os.getpid()], scheduler="true")
 
 
 def histograms(sink, group):
@@ -101,7 +98,7 @@ def settled(sink, group, tasks):
     return h, *(sum(x) for x in zip(*[t.waited() for t in tasks]))
 
 
-def test_two_cgroups(agent, sink, cgroup):
+def test_two_cgroups(observer, sink, cgroup):
     """Two loops on one CPU wait for each other; a task of a higher class on the other CPU hardly waits."""
     cpus = sorted(os.sched_getaffinity(0))
     crowded, calm = cgroup("crowded"), cgroup("calm")
@@ -133,28 +130,25 @@ def test_two_cgroups(agent, sink, cgroup):
             t.end()
 
 
-def test_a_cgroup_that_is_gone(agent, sink, cgroup):
+def test_a_cgroup_that_is_gone(observer, sink, cgroup):
     """Its series end, its place in the kernel's table is free, and it is named to the last."""
     group = cgroup("short")
     task = Task(BUSY, group, sorted(os.sched_getaffinity(0))[0])
     try:
         task.go()
         wait_until(lambda: histograms(sink, group), 30, "its waits are exported")
-        assert agent.kernel_entries("runqueue_by_cgroup", group.id) == 1
+        assert observer.kernel_entries("runqueue_by_cgroup", group.id) == 1
     finally:
         task.end()
     group.remove()
-    wait_until(lambda: agent.kernel_entries("runqueue_by_cgroup", group.id) == 0, 30, "it has left the table")
+    wait_until(lambda: observer.kernel_entries("runqueue_by_cgroup", group.id) == 0, 30, "it has left the table")
     exports(sink, 3)
     sink.clear()
     exports(sink, 3)
     assert not histograms(sink, group)
 
 
-def test_off_by_default(tmp_path, sink, cgroup):
-    a = Agent(tmp_path, sink, pids=[os.getpid()])
-    try:
-        assert a.kernel()["sched_unseen"] == 0
-        assert not a.kernel_maps("runqueue_by_cgroup") and not a.kernel_maps("sched_tasks")
-    finally:
-        assert a.stop() == 0
+def test_off_by_default(agent):
+    a = agent(pids=[os.getpid()])
+    assert a.kernel()["sched_unseen"] == 0
+    assert not a.kernel_maps("runqueue_by_cgroup") and not a.kernel_maps("sched_tasks")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which sockets are seen, in which role, and what becomes of their ends: namespaces, MPTCP, UNIX, lost records."""
 
+import ctypes
 import os
 import pathlib
 import signal
@@ -227,6 +228,71 @@ def test_ends_that_were_lost_are_found(agent):
     for s in (*filler, listener):
         s.close()
     assert stable(lambda: a.count("lost_closes"), 1.5) == lost, "a living one was closed, or one with a record"
+    a.assert_ledger()
+
+
+class Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+class Msghdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint), ("iov", ctypes.POINTER(Iovec)),
+                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+
+
+class Mmsghdr(ctypes.Structure):
+    _fields_ = [("hdr", Msghdr), ("len", ctypes.c_uint)]
+
+
+def several(call, s, buffers):
+    """sendmmsg or recvmmsg with a message for each of the buffers, all of them full."""
+    iovecs = [Iovec(ctypes.addressof(b), len(b)) for b in buffers]
+    messages = (Mmsghdr * len(buffers))(*[Mmsghdr(Msghdr(None, 0, ctypes.pointer(v), 1, None, 0, 0)) for v in iovecs])
+    more = [None] if call == "recvmmsg" else []  # a timeout
+    done = getattr(ctypes.CDLL(None, use_errno=True), call)(s.fileno(), messages, len(buffers), 0, *more)
+    assert done == len(buffers), os.strerror(ctypes.get_errno())
+    assert [m.len for m in messages] == [len(b) for b in buffers]
+
+
+def buffers_of(*parts):
+    return [ctypes.create_string_buffer(x, len(x)) for x in parts]
+
+
+def test_several_messages_by_one_call(agent):
+    """sendmmsg and recvmmsg: nothing tells which message an event is of, so they are holes of just their size; of one message
+    it is known. What passes before and behind them is whole."""
+    a = agent(pids=[os.getpid()])
+    listener = socket.create_server(("127.0.0.1", 0))
+    client, server = pair(listener)
+    both = [get(f"/both{i}") for i in range(2)]
+    exchange(client, server, "/before")
+    several("sendmmsg", client, buffers_of(get("/single")))
+    several("recvmmsg", server, [ctypes.create_string_buffer(len(get("/single")))])
+    several("sendmmsg", server, buffers_of(OK))
+    several("recvmmsg", client, [ctypes.create_string_buffer(len(OK))])
+    several("sendmmsg", client, buffers_of(*both))
+    got = [ctypes.create_string_buffer(len(x)) for x in both]
+    several("recvmmsg", server, got)
+    assert [b.raw for b in got] == both
+    several("sendmmsg", server, buffers_of(OK, OK))
+    receive(client, 2 * len(OK))
+    exchange(client, server, "/behind")
+    wait_until(lambda: len(roles(a.spans(), "/behind")) == 2, 15, "the hole is over")
+    exchange(client, server, "/last")
+    for s in (client, server, listener):
+        s.close()
+    spans = a.settled(6)
+    assert {s.path for s in spans} <= {"/before", "/single", "/behind", "/last"}, spans
+    for path in ("/before", "/single", "/last"):
+        assert roles(spans, path) == ["client", "server"]
+        for s in spans:
+            if s.path == path:
+                assert s.brief() == ("GET", path, 200, 0, 5) and "tailrace.incomplete" not in s.attrs, s
+    holes = lambda: {d: a.ledger()["socket", d]["holes"]["no_user_buffer"] for d in ("send", "receive")}
+    requests = sum(map(len, both))
+    wait_until(lambda: holes()["send"] == requests + 2 * len(OK), 10, "the ledger's next turn")
+    assert holes()["receive"] == requests
     a.assert_ledger()
 
 

@@ -11,7 +11,6 @@ import threading
 
 import pytest
 
-from harness.capture import Agent
 from harness.netns import Netns, Segment, Wire
 from harness.points import points, quantile, total
 from harness.wait import free_ports, wait_until
@@ -22,10 +21,8 @@ PEER = "10.99.0.2"
 
 
 @pytest.fixture
-def agent(tmp_path, sink):
-    a = Agent(tmp_path, sink, pids=[os.getpid()])
-    yield a
-    assert a.stop() == 0, a.child.log()[-4000:]
+def observer(agent):
+    return agent(pids=[os.getpid()])
 
 
 @pytest.fixture
@@ -75,7 +72,7 @@ def outcome(s, timeout=20):
     return errno.errorcode.get(error)
 
 
-def test_connects_and_failures(agent, sink):
+def test_connects_and_failures(observer, sink):
     port, closed = free_ports(2)
     listener = socket.create_server(("127.0.0.1", port))
     n, m = 37, 11
@@ -98,7 +95,7 @@ def test_connects_and_failures(agent, sink):
     listener.close()
 
 
-def test_backlog_that_is_full(agent, sink, netns):
+def test_backlog_that_is_full(observer, sink, netns):
     """SYNs that nobody answers are sent again as often as the kernel says: nobody else is in this namespace."""
     def fill():
         listener = listen(("127.0.0.1", 8080), backlog=0)
@@ -117,7 +114,7 @@ def test_backlog_that_is_full(agent, sink, netns):
     assert total(sink, CONNECTS) == 1
 
 
-def test_segments_that_are_lost(agent, sink, wire):
+def test_segments_that_are_lost(observer, sink, wire):
     """Data on a wire that loses some of it: segments sent again on both sides, as the kernel counts them."""
     counts = [0, 0]
 
@@ -163,7 +160,7 @@ def sockets():
     return out.split("\n\t")[1:] if "\n\t" in out else out.splitlines()
 
 
-def test_connects_that_fail(agent, sink, wire):
+def test_connects_that_fail(observer, sink, wire):
     """Each reason by what really causes it."""
     def timed_out():
         wire.on_packet = lambda side, packet: None
@@ -198,7 +195,7 @@ def test_connects_that_fail(agent, sink, wire):
     assert total(sink, CONNECTS) == 0
 
 
-def test_connects_that_cross(agent, sink, wire):
+def test_connects_that_cross(observer, sink, wire):
     """A simultaneous open is a connect like others."""
     def cross(side, packet):
         s = Segment(packet)
@@ -254,7 +251,7 @@ def assert_rtt(sink, estimates, smallest):
     assert p.sum >= sum(smallest) / 2
 
 
-def test_rtt_of_loopback(agent, sink, netns):
+def test_rtt_of_loopback(observer, sink, netns):
     def both():
         listener = listen(("127.0.0.1", 8080))
         pairs = exchange(listener, ("127.0.0.1", 8080), 8)
@@ -270,7 +267,7 @@ def test_rtt_of_loopback(agent, sink, netns):
     assert_rtt(sink, estimates, smallest)
 
 
-def test_rtt_of_a_wire_with_delay(agent, sink, wire):
+def test_rtt_of_a_wire_with_delay(observer, sink, wire):
     wire.delay = 0.03
     listener = wire.b.run(listen, (PEER, 8080))
     pairs = wire.a.run(exchange, listener, (PEER, 8080), 4)

@@ -153,6 +153,45 @@ def test_library_of_another_name_and_namespace_loaded_later(agent, server, tmp_p
     assert_all_once(a.settled(EACH, port), "hidden")
 
 
+@pytest.mark.parametrize("piece", [0, 4096], ids=["peeked", "read"])
+def test_library_loaded_for_its_first_connection(agent, server, copy, piece):
+    """The first request may be over before there are probes, and a read that waits for the second was called before, too
+    (a peek is not asked for its bytes): these are missed or whole. All others are whole."""
+    port, = free_ports(1)
+    a = agent(ports=[port])
+    s = server(copy, port, piece=piece)
+    s.wait_log("listens")
+    c = Client(port)
+    c.get("/late/0")
+    loaded(a, s)
+    for i in range(1, EACH):
+        c.get(f"/late/{i}")
+    c.close()
+    missable = {"/late/0", "/late/1"} if piece else {"/late/0"}
+    wait_until(lambda: a.count("closes") == 1, 15, "the connection has ended")
+    spans = a.settled(EACH - len(missable), port)
+    paths = [s.path for s in spans]
+    assert len(paths) == len(set(paths)) and missable | set(paths) == {f"/late/{i}" for i in range(EACH)}, paths
+    for s in spans:
+        assert s.brief() == ("GET", s.path, 200, 0, 5) and "tailrace.incomplete" not in s.attrs, s
+    assert a.count("tls_without_plaintext") == 0
+
+
+def test_connections_without_plaintext_are_counted(agent, tmp_path):
+    """What is not understood is not passed over in silence."""
+    nginx = Nginx(tmp_path)
+    try:
+        a = agent(ports=[nginx.port, nginx.tls_port], tls="false")
+        for i in range(5):
+            ask(nginx.tls_port, f"echo/{i}", 3)
+        subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{nginx.port}/echo/plain"], check=True)
+        wait_until(lambda: a.count("tls_without_plaintext") == 5, 15, "five connections")
+        assert [s.path for s in a.settled(1)] == ["/echo/plain"]
+        a.assert_ledger()
+    finally:
+        nginx.stop()
+
+
 def test_library_replaced_while_it_is_used(agent, server, copy):
     """Old processes go on with the file that has no name any more; new ones have the new one."""
     ports = free_ports(2)

@@ -60,9 +60,10 @@ def guest(request, guests):
 
 
 def of(g, ports):
-    """Spans of a connection of guest.py with itself."""
-    return [s for s in g.spans() if s.attrs.get("network.peer.port") in ports and
-            s.resource["process.pid"] == g.told["pid"]]
+    """Spans of a connection of guest.py with itself: two of them may have had the same port at their clients' ends."""
+    listening, own = ports
+    return [s for s in g.spans() if s.resource["process.pid"] == g.told["pid"] and s.port == listening and
+            s.attrs.get("network.peer.port") == (own if s.is_server else listening)]
 
 
 # ---- what doctor says ----
