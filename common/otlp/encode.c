@@ -103,30 +103,59 @@ void encode_scope_envelope(struct buf *out, struct str name, struct str version,
     wire_end(out, mark);
 }
 
+static uint8_t *put_fixed64(uint8_t *p, uint32_t number, uint64_t v)
+{
+    *p++ = (uint8_t)(number << 3 | WIRE_I64);
+    memcpy(p, &v, sizeof(v));
+    return p + sizeof(v);
+}
+
+static uint8_t *put_small(uint8_t *p, uint32_t number, uint64_t v)
+{
+    *p++ = (uint8_t)(number << 3 | WIRE_VARINT);
+    return wire_write_varint(p, v);
+}
+
+static uint8_t *put_status(uint8_t *p, const struct span_draft *s)
+{
+    size_t n = s->status_message.n ? wire_field_size(s->status_message.n) : 0;
+
+    p = wire_write_head(p, 15, n + (s->status ? 2 : 0));
+    if (s->status_message.n)
+        p = put_text(p, 2, s->status_message);
+    return s->status ? put_small(p, 3, s->status) : p;
+}
+
 void encode_span(struct buf *out, const struct span_draft *s)
 {
-    wire_put_bytes(out, 1, str_make(s->trace_id, 16));
-    wire_put_bytes(out, 2, str_make(s->span_id, 8));
+    /* Ids, times, small numbers, and a tag and a length for each text: 160 bytes are enough. */
+    uint8_t *p = buf_reserve(out,
+                             160 + s->trace_state.n + s->name.n + s->attrs.n + s->status_message.n),
+            *from = p;
+    if (!p)
+        return;
+    p = put_text(p, 1, str_make(s->trace_id, 16));
+    p = put_text(p, 2, str_make(s->span_id, 8));
     if (s->trace_state.n)
-        wire_put_bytes(out, 3, s->trace_state);
+        p = put_text(p, 3, s->trace_state);
     if (s->has_parent)
-        wire_put_bytes(out, 4, str_make(s->parent_span_id, 8));
-    wire_put_bytes(out, 5, s->name);
+        p = put_text(p, 4, str_make(s->parent_span_id, 8));
+    p = put_text(p, 5, s->name);
     if (s->kind)
-        wire_put_u64(out, 6, s->kind);
-    wire_put_i64(out, 7, s->start_ns);
-    wire_put_i64(out, 8, s->end_ns);
-    buf_add_str(out, s->attrs);
+        p = put_small(p, 6, s->kind);
+    p = put_fixed64(p, 7, s->start_ns);
+    p = put_fixed64(p, 8, s->end_ns);
+    if (s->attrs.n)
+        memcpy(p, s->attrs.p, s->attrs.n);
+    p += s->attrs.n;
     if (s->dropped_attributes)
-        wire_put_u64(out, 10, s->dropped_attributes);
-    if (s->status || s->status_message.n) {
-        size_t mark = wire_begin(out, 15);
-        if (s->status_message.n)
-            wire_put_bytes(out, 2, s->status_message);
-        if (s->status)
-            wire_put_u64(out, 3, s->status);
-        wire_end(out, mark);
+        p = put_small(p, 10, s->dropped_attributes);
+    if (s->status || s->status_message.n)
+        p = put_status(p, s);
+    if (s->flags) {
+        p = wire_write_varint(p, 16 << 3 | WIRE_I32);
+        memcpy(p, &s->flags, sizeof(s->flags));
+        p += sizeof(s->flags);
     }
-    if (s->flags)
-        wire_put_i32(out, 16, s->flags);
+    buf_commit(out, (size_t)(p - from));
 }

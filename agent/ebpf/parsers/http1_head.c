@@ -13,12 +13,30 @@ static const struct {
     [HTTP1_X_FORWARDED_PROTO] = {{"x-forwarded-proto", 17}},
 };
 
-/* RFC 9110 5.6.2: tchar. */
+/* RFC 9110 5.6.2: tchar: letters, digits and !#$%&'*+-.^_`|~ as bits. */
 static bool is_tchar(unsigned char c)
 {
-    if ((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
-        return true;
-    return c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL;
+    static const uint32_t set[4] = {0, 0x03ff6cfa, 0xc7fffffe, 0x57ffffff};
+
+    return c < 128 && set[c / 32] >> c % 32 & 1;
+}
+
+/* How many characters at p may stand in a target: visible ones, and what is no ASCII. */
+static size_t visible(const char *p, size_t n)
+{
+    const uint64_t ones = UINT64_MAX / 255, highs = ones << 7;
+    size_t i = 0;
+
+    for (uint64_t w; n - i >= 8; i += 8) {
+        memcpy(&w, p + i, 8);
+        uint64_t del = w ^ ones * 0x7f;
+        /* Any byte below 0x21, or zero in del: subtracting sets the high bit that was not set. */
+        if (((w - ones * 0x21) & ~w & highs) | ((del - ones) & ~del & highs))
+            break;
+    }
+    while (i < n && (unsigned char)p[i] > 0x20 && p[i] != 0x7f)
+        i++;
+    return i;
 }
 
 size_t http1_head_end(struct str s, size_t *scanned)
@@ -88,14 +106,12 @@ int http1_is_request(struct str s)
         return 0;
     if (target == i || s.p[target] != ' ')
         return -1;
-    for (i = target + 1; i < s.n && s.p[i] != ' '; i++)
-        if ((unsigned char)s.p[i] < 0x21 || s.p[i] == 0x7f)
-            return -1;
+    i = target + 1 + visible(s.p + target + 1, s.n - target - 1);
     if (i - target > HTTP1_HEAD_MAX)
         return -1;
     if (i >= s.n)
         return 0;
-    if (i == target + 1)
+    if (i == target + 1 || s.p[i] != ' ')
         return -1;
     return version_prefix(s.p + i + 1, s.n - i - 1);
 }
@@ -147,12 +163,15 @@ static bool read_length(struct http1_head *h, struct str v)
     return h->has_length;
 }
 
-static bool read_field(struct http1_head *h, struct str name, struct str value)
+static bool read_field(struct http1_head *h, struct str name, struct str value, size_t at)
 {
     unsigned i;
 
-    if (name.n == 14 && str_ieq(name, STR("content-length")))
+    if (name.n == 14 && str_ieq(name, STR("content-length"))) {
+        if (!h->length_at)
+            h->length_at = at - 1;
         return read_length(h, value);
+    }
     if (name.n == 17 && str_ieq(name, STR("transfer-encoding"))) {
         read_coding(h, value);
         return true;
@@ -195,10 +214,8 @@ static bool read_fields(struct str head, size_t at, struct http1_head *h)
             name = str_trim(name);
         if (!may_be_kept(name.n))
             continue;
-        if (!h->length_at && str_ieq(name, STR("content-length")))
-            h->length_at = (size_t)(line.p - head.p) - 1;
         value = str_trim(str_make(colon + 1, line.n - (size_t)(colon + 1 - line.p)));
-        if (!read_field(h, name, value))
+        if (!read_field(h, name, value, (size_t)(line.p - head.p)))
             return false;
     }
     return true;
