@@ -5,8 +5,8 @@
  * As many GET requests over kept connections as the server answers: the next one of a connection is
  * sent when the one before is answered. It asks for events and never waits for them, so that
  * answering wakes nobody: what is measured is the server, and not whether this CPU was at rest when
- * an answer came. Where it may, it runs in a real-time class and leaves this CPU to others for a
- * third of the time, in pieces too short for the server to run out of requests: the scheduler's own
+ * an answer came. Where it may, it runs in a real-time class and leaves this CPU to others for
+ * half of the time, in pieces too short for the server to run out of requests: the scheduler's own
  * share would be whole ticks. Ends when all requests are answered; prints one JSON line, with the
  * CPU time that the process --watch took from the first request (after the handshakes) to the last
  * answer.
@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD_MAX = 4096, EVENTS = 64, WORK_NS = 350000, REST_NS = 150000 };
+enum { HEAD_MAX = 4096, EVENTS = 64, WORK_NS = 250000, REST_NS = 250000 };
 
 struct conn {
     int fd;
