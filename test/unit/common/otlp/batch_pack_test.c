@@ -111,7 +111,8 @@ static void a_full_chunk_is_shared(void **state)
         assert_int_equal(batch_pack(&packed, read), 0);
         assert_ptr_equal(packed->chunks[0], c);
         assert_true(batch_pinned_bytes(packed) <= c->cap + sizeof(*packed));
-        assert_true(batch_pinned_bytes(read) > batch_pinned_bytes(packed) + FULL * sizeof(*b->keys));
+        assert_true(batch_pinned_bytes(read) >
+                    batch_pinned_bytes(packed) + FULL * sizeof(*b->keys));
         chunk_unref(&c);
         batch_unref(&read);
         assert_same_request(b, packed);
