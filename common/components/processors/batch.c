@@ -12,7 +12,7 @@
 #include "common/pipeline/node.h"
 #include "common/pipeline/telemetry.h"
 
-enum { TICK_MS = 10, MAX_PARTS = 4096 };
+enum { TICK_MS_MIN = 10, TICK_MS_MAX = 100, MAX_PARTS = 4096 };
 
 struct batch_config {
     uint64_t send_batch_size, timeout_ns, send_batch_max_size;
@@ -195,9 +195,13 @@ static void on_tick(void *arg)
 static int batch_start(struct instance *in, struct err *e)
 {
     struct batcher *self = in->self;
+    uint64_t tenth_ms = self->c->timeout_ns / NS_PER_MS / 10, tick_ms = TICK_MS_MAX;
     (void)e;
+    /* A tenth late is soon enough: a host at rest is not to be woken for nothing. */
+    if (self->c->timeout_ns && tenth_ms < TICK_MS_MAX)
+        tick_ms = MAX(tenth_ms, (uint64_t)TICK_MS_MIN);
     self->timer = loop_timer_new(loops_get(0), on_tick, self);
-    loop_timer_start(self->timer, TICK_MS, TICK_MS);
+    loop_timer_start(self->timer, tick_ms, tick_ms);
     return 0;
 }
 
