@@ -2,7 +2,7 @@
 /*
  * Kept spans lie scattered over memory that nobody has looked at for the whole decision_wait: what
  * will be read next is asked for. Runs are sorted by block, spans never: each joins the list of its
- * scope.
+ * scope. Block by block, while its spans are warm, they are written as the request that will leave.
  */
 #include "gateway/tail_sampling/kept.h"
 

@@ -26,7 +26,8 @@ void kept_fini(struct kept *k);
 void kept_add(struct kept *k, struct trace *t);
 /*
  * One batch of all spans, grouped by resource and scope within each block: their bytes are copied,
- * once, into the request as it will be sent. The runs stay; *out NULL without spans. -ENOMEM.
+ * once, into the request as it will be sent. The runs stay; *out NULL without spans. -ENOMEM,
+ * -EBADMSG as of batch_read.
  */
 int kept_batch(struct kept *k, struct batch **out) MUSTCHECK;
 
