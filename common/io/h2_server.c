@@ -452,7 +452,8 @@ static void h2_stalled(struct http_exchange *x)
     give_back_to_conn(x);
     nghttp2_session_set_stream_user_data(h->session, id, NULL);
     http_exchange_cancel(x);
-    nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_CANCEL);
+    /* It never was whole, so nothing was done with it: the peer may safely send it again. */
+    nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
     flush(c);
 }
 

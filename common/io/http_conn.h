@@ -84,6 +84,8 @@ struct http_conn {
     bool is_lingering; /* answered for good; open only so that the peer can read the answer */
     uint64_t touched_ns;
     uint64_t partial_ns; /* since when a head or a preface is here in part; 0 = none is */
+    /* HTTP/2: when a tick last found credit that is owed to the connection; 0 = never */
+    uint64_t withheld_ns;
     struct task free_task, flush_task;
     bool is_flush_posted;
 };

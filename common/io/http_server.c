@@ -197,12 +197,22 @@ static void conn_open(struct http_loop_state *home, int fd)
 
 /* ---- time ---- */
 
+/* A peer is still that could send and does not, not one whose window is withheld by others. */
+static uint64_t still_since(const struct http_exchange *x)
+{
+    return MAX(x->touched_ns, x->conn->withheld_ns);
+}
+
 static struct http_exchange *find_stalled(struct http_conn *c, uint64_t now)
 {
     LIST_EACH (it, &c->exchanges) {
+        if (LIST_ENTRY(it, struct http_exchange, in_conn)->conn_owed)
+            c->withheld_ns = now;
+    }
+    LIST_EACH (it, &c->exchanges) {
         struct http_exchange *x = LIST_ENTRY(it, struct http_exchange, in_conn);
         bool is_partial = x->state == EXCHANGE_BODY || x->state == EXCHANGE_HEAD;
-        if (is_partial && (now - x->touched_ns > STALLED_MS * NS_PER_MS ||
+        if (is_partial && (now - still_since(x) > STALLED_MS * NS_PER_MS ||
                            now - x->began_ns > MESSAGE_MS * NS_PER_MS))
             return x;
     }
@@ -241,7 +251,7 @@ static bool end_one(struct http_loop_state *home, uint64_t now)
         struct http_exchange *x = find_stalled(c, now);
         if (x) {
             struct log_ctx ctx = {"http", stream_peer(c->stream)};
-            bool is_still = now - x->touched_ns > STALLED_MS * NS_PER_MS;
+            bool is_still = now - still_since(x) > STALLED_MS * NS_PER_MS;
             log_warn(&ctx,
                      is_still ? "request given up: no byte of it came for %d s"
                               : "request given up: it was not whole after %d s",

@@ -135,7 +135,7 @@ def test_half_a_message_costs_its_stream_not_its_connection(gateway, sink):
     half = promise(c)
     began = time.monotonic()
     c.wait(lambda: c.answered(half), 20, "the half message is given up")
-    assert c.streams[half]["reset"] == 8  # CANCEL
+    assert c.streams[half]["reset"] == 7  # REFUSED_STREAM: it can be sent again
     assert time.monotonic() - began > 8
     whole = c.open(TRACE_METHOD)
     c.send_all(whole, small_message())
@@ -143,6 +143,38 @@ def test_half_a_message_costs_its_stream_not_its_connection(gateway, sink):
     assert c.grpc_status(whole) == "0"
     c.close()
     assert "no byte of it came" in gw.child.log()
+
+
+def test_who_has_no_credit_is_not_late(gateway, sink, crowd):
+    """Two bytes of a gRPC prefix, then the connection's window goes to others that wait for memory,
+    again and again: that nothing comes of it for 10 s is none of the sender's fault."""
+    gw = gateway(CONFIG, sink=sink.grpc_port, metrics_sink=sink.grpc_port)
+    crowd(gw.grpc)
+    other, mine = H2(gw.grpc), H2(gw.grpc)
+    promised = [promise(other) for _ in range(3)]  # all room for assembly
+    small, large = small_message(), large_message(3_400_000)
+    half = mine.open(TRACE_METHOD)
+    mine.send(half, small[:2])
+    mine.sync()
+    began, refused = time.monotonic(), 0
+    while time.monotonic() - began < 12:
+        waiting = mine.open(TRACE_METHOD)
+        assert mine.send(waiting, large) >= 60_000, "it takes the connection's whole window"
+        mine.wait(lambda sid=waiting: mine.answered(sid) or mine.answered(half), 5, "refusal")
+        assert not mine.answered(half), mine.streams[half]
+        mine.sync()  # and the credit is back
+        refused += 1
+        for sid in promised:  # so that these are not given up
+            other.send(sid, b"x")
+        other.sync()
+    assert refused > 5
+    other.close()
+    wait_until(lambda: metrics.total(gw.scrape(), "tailrace_memory_reserved_bytes") == 0, what="room")
+    mine.send_all(half, small[2:])
+    mine.wait(lambda: mine.answered(half), what="answer")
+    assert mine.grpc_status(half) == "0"
+    mine.close()
+    ledger.assert_explained(gw.self_metrics)
 
 
 def test_a_closed_gate_holds_senders_without_an_error(gateway, sink):

@@ -82,6 +82,7 @@ def run_load(port, seconds, connections, streams, rest_ms):
         [tool("load"), "--port", str(port), "--spans", str(SPANS), "--seconds", str(seconds),
          "--connections", str(connections), "--streams", str(streams), "--fresh", "0",
          "--rest-ms", str(rest_ms)], check=True, capture_output=True, text=True, timeout=180)
+    print(out.stderr)
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 

@@ -116,11 +116,13 @@ static void on_answer(struct http_call *http, const struct http_result *r)
     struct load *l = c->l;
     bool is_refused = false;
     if (r->error || !r->has_grpc_status || r->grpc_status != GRPC_OK) {
-        if (l->failed_spans == 0)
-            fprintf(stderr, "load: first failure: %s, status %d: " STR_FMT "\n",
-                    r->why ? r->why : "answered", r->grpc_status, STR_ARG(r->grpc_message));
+        bool is_lost = r->error && r->is_uncertain;
+        if (l->failed_spans == 0 || (is_lost && l->lost_spans == 0))
+            fprintf(stderr, "load: first failure%s at %.3f s: %s, status %d: " STR_FMT "\n",
+                    is_lost ? " without an answer" : "", elapsed_s(l), r->why ? r->why : "answered",
+                    r->grpc_status, STR_ARG(r->grpc_message));
         l->failed_spans += l->o.spans;
-        l->lost_spans += r->error && r->is_uncertain ? l->o.spans : 0;
+        l->lost_spans += is_lost ? l->o.spans : 0;
         is_refused = true;
     } else {
         l->acked_spans += l->o.spans;
