@@ -38,6 +38,7 @@ struct http_client {
     struct list conns, waiting; /* calls without a connection */
     unsigned n_conns;
     struct loop_timer *timer;
+    uint64_t tick_ms; /* how often it fires now */
     bool is_closing;
     struct task pump_task;
     bool is_pumping;
@@ -50,7 +51,7 @@ void client_call_done(struct http_call *call, int error, const char *why);
 /* Appends bytes to the call's text; offset of them, or SIZE_MAX when it is over the limit. */
 size_t client_call_keep(struct http_call *call, const void *p, size_t n);
 void client_conn_end(struct client_conn *c, int error, const char *why);
-/* There may be room for waiting calls. */
+/* There may be room for waiting calls, or a connection is of no more use. */
 void client_pump(struct http_client *c);
 /* Notes a response field that callers look at. */
 void client_call_field(struct http_call *call, struct str name, struct str value);

@@ -84,7 +84,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     client_call_done(call, answered ? 0 : -ECONNRESET,
                      answered ? NULL : nghttp2_http2_strerror(error));
     /* For who waits only: calls that done() has posted ask themselves, and leave in one write. */
-    if (!list_is_empty(&h->conn->client->waiting))
+    if (!list_is_empty(&h->conn->client->waiting) || h->conn->is_going)
         client_pump(h->conn->client);
     return 0;
 }
@@ -95,8 +95,10 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     struct http_call *call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     bool is_last = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
                    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-    if (frame->hd.type == NGHTTP2_GOAWAY)
+    if (frame->hd.type == NGHTTP2_GOAWAY) {
         h->conn->is_going = true;
+        client_pump(h->conn->client);
+    }
     /*
      * Answered before all of it was sent: nobody reads the rest (RFC 9113 §8.1). The reset leaves
      * ahead of any DATA, so no body is let go whose bytes are gathered for writing.

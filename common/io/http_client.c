@@ -8,7 +8,8 @@
 #include "common/base/clock.h"
 #include "common/io/client_conn.h"
 
-enum { TICK_MS = 20, DEFAULT_CONNS = 8 };
+/* How often deadlines are looked at: a sixteenth of the timeout; rarely while no call waits. */
+enum { TICK_MS_MIN = 20, TICK_MS_MAX = 250, TICK_MS_IDLE = 1000, DEFAULT_CONNS = 8 };
 #define CLIENT_MAGIC 0x48434c49u
 
 /* ---- what calls keep ---- */
@@ -255,6 +256,16 @@ static void flush_all(struct http_client *client)
     }
 }
 
+/* Connections that take no more calls, and have none. */
+static void end_going(struct http_client *client)
+{
+    LIST_EACH_SAFE (it, next, &client->conns) {
+        struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
+        if (c->is_going && c->n_calls == 0)
+            client_conn_end(c, 0, "closed");
+    }
+}
+
 static void run_pump(struct task *t)
 {
     struct http_client *client = CONTAINER_OF(t, struct http_client, pump_task);
@@ -266,6 +277,7 @@ static void run_pump(struct task *t)
         free(client);
         return;
     }
+    end_going(client);
     while (!list_is_empty(&client->waiting)) {
         struct client_conn *c = find_room(client);
         if (!c)
@@ -317,6 +329,22 @@ static void expire_on(struct http_client *client, struct list *calls, struct cli
     }
 }
 
+static void tick_each(struct http_client *client, uint64_t ms)
+{
+    client->tick_ms = ms;
+    loop_timer_start(client->timer, ms, ms);
+}
+
+static bool is_idle(const struct http_client *client)
+{
+    LIST_EACH (it, &client->conns) {
+        const struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
+        if (c->n_calls)
+            return false;
+    }
+    return list_is_empty(&client->waiting);
+}
+
 static void on_tick(void *arg)
 {
     struct http_client *client = CAST_OBJ(struct http_client, arg, CLIENT_MAGIC);
@@ -324,9 +352,12 @@ static void on_tick(void *arg)
     LIST_EACH_SAFE (it, next, &client->conns) {
         struct client_conn *c = LIST_ENTRY(it, struct client_conn, in_client);
         expire_on(client, &c->calls, c);
-        if (!c->is_closing && c->is_going && c->n_calls == 0)
-            client_conn_end(c, 0, "closed");
     }
+    if (client->is_closing)
+        return;
+    end_going(client);
+    if (client->tick_ms != TICK_MS_IDLE && is_idle(client))
+        tick_each(client, TICK_MS_IDLE);
 }
 
 int http_client_new(struct http_client **out, struct loop *l, const struct http_client_config *c)
@@ -342,7 +373,7 @@ int http_client_new(struct http_client **out, struct loop *l, const struct http_
     list_init(&client->conns);
     list_init(&client->waiting);
     client->timer = loop_timer_new(l, on_tick, client);
-    loop_timer_start(client->timer, TICK_MS, TICK_MS);
+    tick_each(client, TICK_MS_IDLE);
     *out = client;
     return 0;
 }
@@ -360,6 +391,9 @@ void http_call_send(struct http_client *client, struct http_call *call)
     call->text = NULL;
     call->result = (struct http_result){0};
     list_push(&client->waiting, &call->in_client);
+    uint64_t tick_ms = MIN(MAX(call->timeout_ms / 16, TICK_MS_MIN), TICK_MS_MAX);
+    if (call->timeout_ms && tick_ms < client->tick_ms)
+        tick_each(client, tick_ms);
     client_pump(client);
 }
 

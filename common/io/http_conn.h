@@ -97,6 +97,7 @@ struct http_loop_state {
     struct list conns;
     struct list held, waiting; /* exchanges: before a closed gate, for memory */
     struct loop_timer *timer;
+    uint64_t tick_ms; /* how often it fires now */
     unsigned n_conns;
     bool is_closing, is_closed;
     uint64_t closing_ns; /* since when */
@@ -129,6 +130,8 @@ void http_exchange_cancel(struct http_exchange *x);
 /* What waits for memory is let in or refused; the same for what a closed gate held. */
 void http_admission_tick(struct http_loop_state *home);
 void http_admission_wake(struct http_loop_state *home);
+/* Somebody waits for memory: it is asked for often from now on. */
+void http_server_tick_soon(struct http_loop_state *home);
 void http_conn_end(struct http_conn *c);
 const struct http_handler *http_server_handler(const struct http_server *s);
 bool http_server_is_crowded(const struct http_server *s);

@@ -168,6 +168,7 @@ static void wait_for_memory(struct http_exchange *x)
     x->wait_until_ns = now + wait;
     list_remove(&x->in_waiting);
     list_push(&x->home->waiting, &x->in_waiting);
+    http_server_tick_soon(x->home);
 }
 
 bool http_exchange_expect(struct http_exchange *x, uint64_t n)

@@ -20,7 +20,8 @@
  * unless file descriptors run out.
  */
 enum {
-    TICK_MS = 20,
+    TICK_MS = 20, /* while somebody waits for memory */
+    TICK_MS_IDLE = 100,
     STALLED_MS = 10000,
     MESSAGE_MS = 30000,
     LINGER_MS = 1000,
@@ -267,6 +268,12 @@ static bool end_one(struct http_loop_state *home, uint64_t now)
     return false;
 }
 
+static void tick_each(struct http_loop_state *home, uint64_t ms)
+{
+    home->tick_ms = ms;
+    loop_timer_start(home->timer, ms, ms);
+}
+
 static void on_tick(void *arg)
 {
     struct http_loop_state *home = arg;
@@ -274,6 +281,14 @@ static void on_tick(void *arg)
     http_admission_tick(home);
     while (end_one(home, now))
         continue;
+    if (list_is_empty(&home->waiting) && home->tick_ms != TICK_MS_IDLE)
+        tick_each(home, TICK_MS_IDLE);
+}
+
+void http_server_tick_soon(struct http_loop_state *home)
+{
+    if (home->timer && home->tick_ms != TICK_MS)
+        tick_each(home, TICK_MS);
 }
 
 void http_server_wake(struct http_server *s, struct loop *l)
@@ -407,7 +422,7 @@ static void start_home(struct task *t)
     if (home->is_closing)
         return;
     home->timer = loop_timer_new(home->loop, on_tick, home);
-    loop_timer_start(home->timer, TICK_MS, TICK_MS);
+    tick_each(home, TICK_MS);
 }
 
 int http_server_open(struct http_server **out, const struct http_server_config *c,

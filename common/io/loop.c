@@ -13,7 +13,7 @@
 #include "common/base/chunk.h"
 #include "common/base/clock.h"
 
-enum { OWN_ROUNDS = 8 };
+enum { OWN_ROUNDS = 8, ALIGNED_MS = 1000 };
 #define LOOP_MAGIC 0x4c4f4f50u
 #define TIMER_MAGIC 0x54494d52u
 
@@ -35,6 +35,7 @@ struct loop {
 struct loop_timer {
     unsigned magic;
     uv_timer_t uv;
+    uint64_t repeat_ms; /* 0 = once */
     loop_timer_fn *fn;
     void *arg;
 };
@@ -326,15 +327,23 @@ struct loop_timer *loop_timer_new(struct loop *l, loop_timer_fn *fn, void *arg)
     return t;
 }
 
+/*
+ * Short intervals end at multiples of themselves: the ticks of a loop come together, or an idle
+ * program is woken for each of them.
+ */
 static void fire(uv_timer_t *uv)
 {
     struct loop_timer *t = CAST_OBJ(struct loop_timer, uv->data, TIMER_MAGIC);
+    uint64_t ms = t->repeat_ms;
+    if (ms)
+        uv_timer_start(uv, fire, ms > ALIGNED_MS ? ms : ms - uv_now(uv->loop) % ms, 0);
     t->fn(t->arg);
 }
 
 void loop_timer_start(struct loop_timer *t, uint64_t delay_ms, uint64_t repeat_ms)
 {
-    uv_timer_start(&t->uv, fire, delay_ms, repeat_ms);
+    t->repeat_ms = repeat_ms;
+    uv_timer_start(&t->uv, fire, delay_ms, 0);
 }
 
 void loop_timer_stop(struct loop_timer *t)

@@ -19,7 +19,7 @@
 #include "common/pipeline/telemetry.h"
 
 /* While draining nobody waits longer between two attempts. */
-enum { TICK_MS = 20, PACK_AFTER_MS = 250, DRAIN_RETRY_MS = 1000 };
+enum { TICK_MS = 20, TICK_MS_IDLE = 100, PACK_AFTER_MS = 250, DRAIN_RETRY_MS = 1000 };
 #define QUEUE_MAGIC 0x51554555u
 
 struct item {
@@ -57,6 +57,7 @@ struct queue {
     _Atomic bool is_draining, is_abandoned; /* set under the lock */
     _Atomic uint64_t held;
     struct loop_timer *timer; /* on loop 0 */
+    uint64_t tick_ms;         /* how often it fires now */
     struct series *sent, *failed, *enqueue_failed;
     queue_divert_fn *_Atomic divert; /* set once, after its argument */
     void *divert_arg;
@@ -620,9 +621,9 @@ void queue_done(struct queue *q, struct queue_request *qr, const struct outcome 
     }
 }
 
-static void on_tick(void *arg)
+/* What is due: on loop 0. */
+static void send_due(struct queue *q)
 {
-    struct queue *q = CAST_OBJ(struct queue, arg, QUEUE_MAGIC);
     uint64_t now = clock_mono_ns();
     struct list due;
     list_init(&due);
@@ -639,6 +640,20 @@ static void on_tick(void *arg)
         send_request(LIST_ENTRY(it, struct request, in_list));
     dispatch(q);
     check_stopped(q);
+}
+
+/* Rarely while nothing waits for its time. */
+static void on_tick(void *arg)
+{
+    struct queue *q = CAST_OBJ(struct queue, arg, QUEUE_MAGIC);
+    pthread_mutex_lock(&q->lock);
+    bool is_idle = list_is_empty(&q->backing_off) && list_is_empty(&q->waiting);
+    pthread_mutex_unlock(&q->lock);
+    uint64_t ms = is_idle ? TICK_MS_IDLE : TICK_MS;
+    if (ms != q->tick_ms)
+        loop_timer_start(q->timer, ms, ms);
+    q->tick_ms = ms;
+    send_due(q);
 }
 
 /* ---- life ---- */
@@ -666,6 +681,7 @@ void queue_start(struct queue *q)
         return;
     make_series(q);
     q->timer = loop_timer_new(loops_get(0), on_tick, q);
+    q->tick_ms = TICK_MS;
     loop_timer_start(q->timer, TICK_MS, TICK_MS);
 }
 
@@ -719,7 +735,7 @@ void queue_stop(struct queue *q)
         r->due_ns = 0; /* once at once */
     }
     pthread_mutex_unlock(&q->lock);
-    on_tick(q);
+    send_due(q);
 }
 
 /* With the lock held: everything that waits, for an attempt or for the next one. */
