@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ebpf: the receiver that asks no one for data. It drains the kernel's rings on a timer (or
- * earlier, when the kernel says so), and hands on spans after each drain and metrics each interval.
+ * earlier, when the kernel says so), and hands on spans when there are many or some have waited for
+ * a while, and metrics each interval.
  *
  *   timer ─► source_drain ─► capture ─► verdicts to the kernel
  *                                   └─► spans, metrics ─► node_emit
@@ -18,6 +19,10 @@
 #include <uv.h> /* after ours: it brings a second MIN and MAX */
 
 #define RECEIVER_MAGIC 0x45425046u
+/* A batch costs as much as a hundred spans: they wait for each other, as in other people's batches.
+ */
+#define SPANS_WAIT_NS (200 * NS_PER_MS)
+enum { SPANS_ENOUGH = 1000 };
 
 struct receiver {
     unsigned magic;
@@ -32,6 +37,7 @@ struct receiver {
     uv_poll_t *poll;
     char *identity;
     uint64_t second_ns; /* of the last tick */
+    uint64_t spans_ns;  /* since when spans wait; 0 = none do */
     bool is_capturing, is_stopping;
 };
 
@@ -50,6 +56,16 @@ static void emit(struct receiver *r, struct batch *b)
     batch_unref(&b);
 }
 
+static bool are_spans_due(struct receiver *r, uint64_t now)
+{
+    size_t n = r->capture.spans.n;
+
+    if (n && !r->spans_ns)
+        r->spans_ns = now;
+    return r->is_stopping || n >= SPANS_ENOUGH || r->capture.spans.dropped ||
+           (n && now - r->spans_ns >= SPANS_WAIT_NS);
+}
+
 static void hand_on(struct receiver *r, uint64_t now)
 {
     uint64_t lost = 0;
@@ -57,7 +73,10 @@ static void hand_on(struct receiver *r, uint64_t now)
     /* Spans wait in their own bounded buffer while the exit is closed. */
     if (!node_outputs_open(r->in) && !r->is_stopping)
         return;
-    emit(r, capture_spans(&r->capture, &lost));
+    if (are_spans_due(r, now)) {
+        emit(r, capture_spans(&r->capture, &lost));
+        r->spans_ns = 0;
+    }
     if (lost) {
         ledger_made(r->in, SIGNAL_TRACES, lost);
         ledger_dropped(r->in, SIGNAL_TRACES, lost, "receiver_full");
