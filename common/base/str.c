@@ -10,10 +10,27 @@ static char lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
+/* Eight characters in lower case: 'A'..'Z' get the bit that makes them small letters. */
+static uint64_t lower8(const char *p)
+{
+    const uint64_t ones = UINT64_MAX / 255, highs = ones << 7;
+    uint64_t w, low;
+    memcpy(&w, p, 8);
+    low = w & ~highs; /* so that no sum carries over into the next byte */
+    uint64_t from_a = low + ones * (0x80 - 'A'), past_z = low + ones * (0x80 - 'Z' - 1);
+    return w | (from_a & ~past_z & ~w & highs) >> 2;
+}
+
 bool str_ieq(struct str a, struct str b)
 {
     if (a.n != b.n)
         return false;
+    if (a.n >= 8) {
+        for (size_t i = 0; i < a.n - 8; i += 8)
+            if (lower8(a.p + i) != lower8(b.p + i))
+                return false;
+        return lower8(a.p + a.n - 8) == lower8(b.p + a.n - 8);
+    }
     for (size_t i = 0; i < a.n; i++)
         if (a.p[i] != b.p[i] && lower(a.p[i]) != lower(b.p[i]))
             return false;

@@ -22,6 +22,55 @@ static inline struct any any_int(int64_t i)
     return (struct any){.type = ANY_INT, .i = i};
 }
 
+/*
+ * The same bytes as encode_attr writes, where the key is a constant: the compiler writes it in
+ * place. The number is below 16.
+ */
+static ALWAYS_INLINE void encode_text(struct buf *b, uint32_t number, struct str key,
+                                      struct str value)
+{
+    size_t kv = key.n + value.n + 6;
+    uint8_t *p = kv < 128 ? buf_reserve(b, kv + 2) : NULL;
+    if (!p) {
+        encode_attr(b, number, key, any_str(value));
+        return;
+    }
+    p[0] = (uint8_t)(number << 3 | WIRE_LEN);
+    p[1] = (uint8_t)kv;
+    p[2] = 1 << 3 | WIRE_LEN;
+    p[3] = (uint8_t)key.n;
+    memcpy(p + 4, key.p, key.n);
+    p += 4 + key.n;
+    p[0] = 2 << 3 | WIRE_LEN;
+    p[1] = (uint8_t)(value.n + 2);
+    p[2] = 1 << 3 | WIRE_LEN;
+    p[3] = (uint8_t)value.n;
+    if (value.n)
+        memcpy(p + 4, value.p, value.n);
+    buf_commit(b, kv + 2);
+}
+
+static ALWAYS_INLINE void encode_number(struct buf *b, uint32_t number, struct str key,
+                                        uint64_t value)
+{
+    uint8_t *p = key.n < 100 ? buf_reserve(b, key.n + 18) : NULL, *scalar, *end;
+    if (!p) {
+        encode_attr(b, number, key, any_int((int64_t)value));
+        return;
+    }
+    p[0] = (uint8_t)(number << 3 | WIRE_LEN);
+    p[2] = 1 << 3 | WIRE_LEN;
+    p[3] = (uint8_t)key.n;
+    memcpy(p + 4, key.p, key.n);
+    scalar = p + 4 + key.n + 2;
+    scalar[-2] = 2 << 3 | WIRE_LEN;
+    scalar[0] = 3 << 3 | WIRE_VARINT;
+    end = wire_write_varint(scalar + 1, value);
+    scalar[-1] = (uint8_t)(end - scalar);
+    p[1] = (uint8_t)(end - p - 2);
+    buf_commit(b, (size_t)(end - p));
+}
+
 /* Envelopes: `attrs` are already encoded KeyValue fields (number 1 for resource, 3 for scope). */
 void encode_resource_envelope(struct buf *out, struct str attrs, struct str schema_url);
 void encode_scope_envelope(struct buf *out, struct str name, struct str version, struct str attrs);

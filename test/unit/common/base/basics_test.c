@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Latched builders, error texts, the clock, the log's limit, the hash's secret. */
+/* Latched builders, error texts, the clock, the log's limit, the hash's secret, letters. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -120,6 +120,27 @@ static void the_hash_has_a_secret_of_each_process(void **state)
     assert_true(here != one && one != two && here != two);
 }
 
+/* Each byte against each other one, at each place of words of some lengths. */
+static void upper_and_lower_case_are_equal(void **state)
+{
+    for (size_t n = 1; n < 20; n++) {
+        for (unsigned pair = 0; pair < 65536; pair++) {
+            char a[20], b[20];
+            unsigned char x = (unsigned char)pair, y = (unsigned char)(pair >> 8);
+            size_t at = pair % n;
+            memset(a, 'q', n);
+            memset(b, 'Q', n);
+            a[at] = (char)x;
+            b[at] = (char)y;
+            bool same = x == y || ((x ^ y) == 0x20 && (x | 0x20) >= 'a' && (x | 0x20) <= 'z');
+            assert_int_equal(str_ieq(str_make(a, n), str_make(b, n)), same);
+        }
+    }
+    assert_true(str_ieq(STR("Content-Length"), STR("content-length")));
+    assert_false(str_ieq(STR("Content-Length"), STR("content-length ")));
+    assert_true(str_ieq((struct str){NULL, 0}, (struct str){NULL, 0}));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +149,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_clock_stands_still_and_moves_as_told),
         cmocka_unit_test(a_place_in_the_code_does_not_flood_the_log),
         cmocka_unit_test(the_hash_has_a_secret_of_each_process),
+        cmocka_unit_test(upper_and_lower_case_are_equal),
     };
     if (argc > 1 && strcmp(argv[1], "--hash") == 0) {
         printf("%llx\n", (unsigned long long)hash_str(STR("key")));
