@@ -5,9 +5,13 @@
 
 static struct process *process_get(struct capture *c, uint32_t tgid)
 {
-    if (tgid && !processes_known(&c->processes, tgid) && c->options.drain_control)
+    struct process *p = tgid ? processes_find(&c->processes, tgid) : NULL;
+
+    if (p || !tgid)
+        return p;
+    if (c->options.drain_control)
         c->options.drain_control(c->options.arg);
-    return tgid ? processes_get(&c->processes, tgid) : NULL;
+    return processes_get(&c->processes, tgid);
 }
 
 /* The process a request belongs to: who made its calls, else who opened the connection. */

@@ -14,16 +14,6 @@ enum {
     LAYOUTS_MAX = 4,     /* that the kernel is told of a connection; after that answers differ */
 };
 
-struct capture_account *lane_account(const struct lane *l)
-{
-    return &l->cs->ledger.layers[l->layer][l->dir];
-}
-
-struct stream_state *lane_stream(const struct lane *l)
-{
-    return &l->c->layers[l->layer].dir[l->dir];
-}
-
 static enum flow flow_of(const struct conn *c, enum direction dir)
 {
     bool to_server = (dir == DIR_SEND) == (c->role == ROLE_CLIENT);

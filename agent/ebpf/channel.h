@@ -24,8 +24,14 @@ struct lane {
     enum direction dir;
 };
 
-struct stream_state *lane_stream(const struct lane *l);
-struct capture_account *lane_account(const struct lane *l);
+static inline struct stream_state *lane_stream(const struct lane *l)
+{
+    return &l->c->layers[l->layer].dir[l->dir];
+}
+static inline struct capture_account *lane_account(const struct lane *l)
+{
+    return &l->cs->ledger.layers[l->layer][l->dir];
+}
 /* By which calls of this process a flow passes: its role tells. */
 enum direction conn_dir_of(const struct conn *c, enum flow flow);
 

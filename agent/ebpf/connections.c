@@ -40,9 +40,9 @@ static bool conn_eq(const void *value, const void *key)
 
 static uint64_t key_hash(const struct conn_key *k)
 {
-    uint64_t v[3] = {k->cookie, k->cookie ? 0 : k->ssl, k->cookie ? 0 : k->tgid};
+    uint64_t v[3] = {k->cookie, k->ssl, k->tgid};
 
-    return hash_bytes(v, sizeof(v));
+    return hash_bytes(v, k->cookie ? sizeof(k->cookie) : sizeof(v));
 }
 
 static struct conn *conn_find(const struct connections *cs, const struct conn_key *k)
@@ -178,9 +178,12 @@ static struct held *first_held(const struct lane *l)
  */
 static void release_older(const struct lane *l, const struct data_record *r)
 {
-    struct lane a = {l->cs, l->c, l->layer, conn_dir_of(l->c, FLOW_RESPONSE)};
+    struct lane a = {l->cs, l->c, l->layer, DIR_SEND};
     struct held *h;
 
+    if (!l->c->listed)
+        return;
+    a.dir = conn_dir_of(l->c, FLOW_RESPONSE);
     if (a.dir == l->dir || l->c->layers[l->layer].state != CHANNEL_PARSING)
         return;
     while ((h = first_held(&a)) && h->d.r.pos <= lane_stream(&a)->next &&
@@ -250,7 +253,7 @@ static enum direction earlier(struct connections *cs, struct conn *c, enum layer
 /* What waited for a stream of that layer to move on. */
 static void retry(struct connections *cs, struct conn *c, enum layer layer)
 {
-    bool progress = true;
+    bool progress = c->listed; /* nothing is held else */
 
     while (progress) {
         enum direction first = earlier(cs, c, layer);

@@ -249,9 +249,9 @@ static void renew(const struct processes *ps, struct process *p)
     judge(ps, p);
 }
 
-bool processes_known(const struct processes *ps, uint32_t tgid)
+struct process *processes_find(const struct processes *ps, uint32_t tgid)
 {
-    return find(ps, tgid) != NULL;
+    return find(ps, tgid);
 }
 
 struct process *processes_get(struct processes *ps, uint32_t tgid)

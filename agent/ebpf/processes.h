@@ -63,7 +63,8 @@ void processes_scan(struct processes *ps, void (*fn)(void *arg, const struct pro
 struct process *processes_exec(struct processes *ps, const struct exec_record *r);
 struct process *processes_fork(struct processes *ps, const struct fork_record *r);
 void processes_exit(struct processes *ps, const struct exit_record *r);
-bool processes_known(const struct processes *ps, uint32_t tgid);
+/* Borrowed; NULL: not known yet. */
+struct process *processes_find(const struct processes *ps, uint32_t tgid);
 /* Known, or looked up in /proc now. NULL only when memory is out. */
 struct process *processes_get(struct processes *ps, uint32_t tgid);
 /* It holds a listener on that port, which is selected. */

@@ -180,11 +180,9 @@ static void read_times(struct request *r, const struct conn *c, const struct exc
 bool request_read(struct request *r, const struct request_options *o, const struct conn *c,
                   enum layer layer, const struct http1_exchange *x)
 {
-    struct buf text = r->text;
     struct target t;
 
-    memset(r, 0, sizeof(*r));
-    r->text = text;
+    memset(r, 0, offsetof(struct request, text));
     r->role = c->role;
     if (r->role == ROLE_UNKNOWN)
         return false;

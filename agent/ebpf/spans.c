@@ -32,27 +32,37 @@ void spans_fini(struct spans *s)
     free(s->refs);
 }
 
-static void put(struct buf *b, struct str key, struct str value)
+/* Strangers' bytes: what is no UTF-8 becomes '?', or a back end refuses the whole batch. */
+static void put_mended(struct buf *b, struct str key, struct str value)
+{
+    char *copy = try_alloc(value.n);
+
+    for (size_t i = 0; copy && i < value.n; i++)
+        copy[i] = value.p[i] & 0x80 ? '?' : value.p[i];
+    if (copy)
+        encode_attr(b, SPAN_ATTRIBUTES, key, any_str(str_make(copy, value.n)));
+    free(copy);
+}
+
+static ALWAYS_INLINE void put(struct buf *b, struct str key, struct str value)
 {
     if (!value.n)
         return;
-    if (str_is_utf8(value.p, value.n)) {
-        encode_attr(b, SPAN_ATTRIBUTES, key, any_str(value));
-    } else {
-        /* Strangers' bytes: what is no UTF-8 becomes '?', or a back end refuses the whole batch. */
-        char *copy = try_alloc(value.n);
-
-        for (size_t i = 0; copy && i < value.n; i++)
-            copy[i] = value.p[i] & 0x80 ? '?' : value.p[i];
-        if (copy)
-            encode_attr(b, SPAN_ATTRIBUTES, key, any_str(str_make(copy, value.n)));
-        free(copy);
-    }
+    if (str_is_utf8(value.p, value.n))
+        encode_text(b, SPAN_ATTRIBUTES, key, value);
+    else
+        put_mended(b, key, value);
 }
 
-static void put_int(struct buf *b, struct str key, uint64_t v)
+/* A text of ours. */
+static ALWAYS_INLINE void put_own(struct buf *b, struct str key, struct str value)
 {
-    encode_attr(b, SPAN_ATTRIBUTES, key, any_int((int64_t)v));
+    encode_text(b, SPAN_ATTRIBUTES, key, value);
+}
+
+static ALWAYS_INLINE void put_int(struct buf *b, struct str key, uint64_t v)
+{
+    encode_number(b, SPAN_ATTRIBUTES, key, v);
 }
 
 static void put_true(struct buf *b, struct str key)
@@ -71,8 +81,8 @@ static void put_ends(struct buf *b, const struct request *r)
     put(b, STR("network.peer.address"), r->peer_address);
     if (r->peer_port)
         put_int(b, STR("network.peer.port"), r->peer_port);
-    put(b, STR("network.protocol.name"), STR("http"));
-    put(b, STR("network.protocol.version"), str_of(r->version));
+    put_own(b, STR("network.protocol.name"), STR("http"));
+    put_own(b, STR("network.protocol.version"), str_of(r->version));
 }
 
 /* The texts that tell entries apart, in one piece. 0: too long to be kept. */
@@ -119,18 +129,18 @@ static void put_attributes(struct spans *s, const struct request *r)
 {
     struct buf *b = &s->attrs;
 
-    put(b, STR("http.request.method"), r->method);
+    put_own(b, STR("http.request.method"), r->method);
     put(b, STR("http.request.method_original"), r->method_original);
     put(b, STR("url.path"), r->path);
     put(b, STR("url.query"), r->query);
     put(b, STR("url.full"), r->full);
-    put(b, STR("url.scheme"), r->scheme);
+    put_own(b, STR("url.scheme"), r->scheme);
     if (r->status)
         put_int(b, STR("http.response.status_code"), r->status);
     put(b, STR("error.type"), r->error_type);
     put_ends_once(s, r);
     if (r->is_unix)
-        put(b, STR("network.transport"), STR("unix"));
+        put_own(b, STR("network.transport"), STR("unix"));
     put(b, STR("user_agent.original"), r->user_agent);
     if (r->has_request_size)
         put_int(b, STR("http.request.body.size"), r->request_size);
@@ -145,24 +155,25 @@ static void put_attributes(struct spans *s, const struct request *r)
 /* Puts the ids and times in, for the message and for the batch's table alike. */
 static void draft(struct span_draft *d, const struct request *r, int64_t offset)
 {
-    memset(d, 0, sizeof(*d));
+    bool is_known = !r->method_original.n;
+
+    *d = (struct span_draft){.flags = FLAGS_SAMPLED,
+                             .name = is_known ? r->method : STR("HTTP"),
+                             .kind = r->role == ROLE_SERVER ? KIND_OF_SERVER : KIND_OF_CLIENT,
+                             .status = r->error_type.n ? STATUS_ERROR : 0,
+                             .start_ns = r->start_ns + (uint64_t)offset,
+                             .end_ns = r->end_ns + (uint64_t)offset};
     random_id(d->span_id, sizeof(d->span_id));
-    d->flags = FLAGS_SAMPLED;
-    if (r->has_parent) {
-        memcpy(d->trace_id, r->parent.trace_id, sizeof(d->trace_id));
-        memcpy(d->parent_span_id, r->parent.span_id, sizeof(d->parent_span_id));
-        d->has_parent = true;
-        d->flags = r->parent.flags | FLAGS_HAS_IS_REMOTE | FLAGS_IS_REMOTE;
-        if (str_is_utf8(r->trace_state.p, r->trace_state.n))
-            d->trace_state = r->trace_state;
-    } else {
+    if (!r->has_parent) {
         random_id(d->trace_id, sizeof(d->trace_id));
+        return;
     }
-    d->name = r->method_original.n ? STR("HTTP") : r->method;
-    d->kind = r->role == ROLE_SERVER ? KIND_OF_SERVER : KIND_OF_CLIENT;
-    d->status = r->error_type.n ? STATUS_ERROR : 0;
-    d->start_ns = r->start_ns + (uint64_t)offset;
-    d->end_ns = r->end_ns + (uint64_t)offset;
+    memcpy(d->trace_id, r->parent.trace_id, sizeof(d->trace_id));
+    memcpy(d->parent_span_id, r->parent.span_id, sizeof(d->parent_span_id));
+    d->has_parent = true;
+    d->flags = r->parent.flags | FLAGS_HAS_IS_REMOTE | FLAGS_IS_REMOTE;
+    if (str_is_utf8(r->trace_state.p, r->trace_state.n))
+        d->trace_state = r->trace_state;
 }
 
 static bool add_group(struct spans *s, struct str resource, uint64_t group)
@@ -251,6 +262,14 @@ static int by_group(const void *a, const void *b)
     return x->order < y->order ? -1 : 1;
 }
 
+static bool is_grouped(const struct spans *s)
+{
+    for (size_t i = 1; i < s->n; i++)
+        if (s->refs[i].group < s->refs[i - 1].group)
+            return false;
+    return true;
+}
+
 static struct str resource_of(const struct spans *s, uint64_t group)
 {
     for (size_t i = 0; i < s->n_groups; i++)
@@ -267,7 +286,8 @@ struct batch *spans_take(struct spans *s, uint64_t *lost)
 
     if (n == 0)
         return NULL;
-    qsort(s->refs, n, sizeof(*s->refs), by_group);
+    if (!is_grouped(s)) /* where one program is observed it is */
+        qsort(s->refs, n, sizeof(*s->refs), by_group);
     batch_builder_init(&bb, SIGNAL_TRACES);
     for (size_t i = 0; i < n; i++) {
         const struct span_ref *r = &s->refs[i];

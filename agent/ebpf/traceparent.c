@@ -80,11 +80,15 @@ static uint64_t next(void)
 
 void random_id(uint8_t *out, size_t n)
 {
+    uint64_t all;
+
     do {
+        all = 0;
         for (size_t i = 0; i < n; i += 8) {
             uint64_t v = next();
 
-            memcpy(out + i, &v, MIN(n - i, 8u));
+            memcpy(out + i, &v, 8);
+            all |= v;
         }
-    } while (is_zero(out, n));
+    } while (!all);
 }

@@ -15,7 +15,8 @@ struct trace_context {
 
 /* Strict: false for anything the specification calls invalid; then the field counts as absent. */
 bool traceparent_parse(struct str s, struct trace_context *out);
-/* n random bytes, not all zero. From a generator seeded by the kernel; not for secrets. */
+/* n random bytes (a multiple of 8), not all zero. From a generator seeded by the kernel; not for
+ * secrets. */
 void random_id(uint8_t *out, size_t n);
 
 #endif

@@ -345,6 +345,18 @@ static enum parse_result begin_response(struct http1 *h, const struct http1_head
     return PARSE_NOT_MINE;
 }
 
+/* A whole head of n bytes. */
+static enum parse_result begin_message(struct http1 *h, enum flow flow,
+                                       const struct http1_head *head, size_t n,
+                                       const struct segment *s)
+{
+    if (flow == FLOW_REQUEST)
+        return begin_request(h, head, s);
+    if (head->status == 200 && head->length_at && !head->chunked && n < UINT16_MAX)
+        h->layout = (struct answer_layout){(uint16_t)n, (uint16_t)head->length_at};
+    return begin_response(h, head, s, false);
+}
+
 static enum parse_result read_head(struct http1 *h, enum flow flow, struct str text,
                                    const struct segment *s)
 {
@@ -356,11 +368,7 @@ static enum parse_result read_head(struct http1 *h, enum flow flow, struct str t
         lose(h, flow, s);
         return PARSE_BROKEN;
     }
-    if (flow == FLOW_REQUEST)
-        return begin_request(h, &head, s);
-    if (head.status == 200 && head.length_at && !head.chunked && text.n < UINT16_MAX)
-        h->layout = (struct answer_layout){(uint16_t)text.n, (uint16_t)head.length_at};
-    return begin_response(h, &head, s, false);
+    return begin_message(h, flow, &head, text.n, s);
 }
 
 /*
@@ -447,9 +455,17 @@ static enum parse_result feed_head(struct http1 *h, enum flow flow, const struct
     }
     if (rest.n == 0)
         return PARSE_NEED_MORE;
-    if (before == 0)
+    if (before == 0) {
+        struct http1_head head;
+
         f->message_first_ns = flow == FLOW_REQUEST ? s->first_ns : s->end_ns;
-    if (before > 0) {
+        end = http1_read_at_once(rest, flow == FLOW_REQUEST, &head);
+        if (end > 0) { /* as nearly always */
+            *at += end;
+            f->end = s->pos + *at;
+            return begin_message(h, flow, &head, end, s);
+        }
+    } else {
         buf_add(&f->head, rest.p, MIN(rest.n, HTTP1_HEAD_MAX - before));
         text = buf_str(&f->head);
     }

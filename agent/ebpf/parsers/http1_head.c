@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/ebpf/parsers/http1_head.h"
 
+#include "common/base/mem.h"
+
 static const struct {
     struct str name;
 } kept[HTTP1_FIELD_COUNT] = {
@@ -163,6 +165,19 @@ static bool read_length(struct http1_head *h, struct str v)
     return h->has_length;
 }
 
+/* Which of kept[] a field of that name is; HTTP1_FIELD_COUNT: none. */
+static unsigned find_kept(struct str name)
+{
+    static const uint8_t by_length[] = {
+        [4] = HTTP1_HOST,         [9] = HTTP1_FORWARDED,        [10] = HTTP1_USER_AGENT,
+        [11] = HTTP1_TRACEPARENT, [15] = HTTP1_X_FORWARDED_FOR, [17] = HTTP1_X_FORWARDED_PROTO};
+    unsigned i = name.n < ARRAY_LEN(by_length) ? by_length[name.n] : 0;
+
+    if (str_ieq(name, kept[i].name))
+        return i;
+    return str_ieq(name, kept[HTTP1_TRACESTATE].name) ? HTTP1_TRACESTATE : HTTP1_FIELD_COUNT;
+}
+
 static bool read_field(struct http1_head *h, struct str name, struct str value, size_t at)
 {
     unsigned i;
@@ -176,14 +191,13 @@ static bool read_field(struct http1_head *h, struct str name, struct str value, 
         read_coding(h, value);
         return true;
     }
-    for (i = 0; i < HTTP1_FIELD_COUNT; i++) {
-        if (name.n != kept[i].name.n || !str_ieq(name, kept[i].name))
-            continue;
-        if (!h->fields[i].p)
-            h->fields[i] = value;
-        else if (i == HTTP1_TRACEPARENT)
-            h->repeated_traceparent = true;
-    }
+    i = find_kept(name);
+    if (i == HTTP1_FIELD_COUNT)
+        return true;
+    if (!h->fields[i].p)
+        h->fields[i] = value;
+    else if (i == HTTP1_TRACEPARENT)
+        h->repeated_traceparent = true;
     return true;
 }
 
@@ -268,4 +282,87 @@ bool http1_read_response(struct str head, struct http1_head *out)
     out->minor = (unsigned)(line.p[7] - '0');
     out->status = (unsigned)((line.p[9] - '0') * 100 + (line.p[10] - '0') * 10 + line.p[11] - '0');
     return out->status >= 100 && read_fields(head, next, out);
+}
+
+/* ---- the same in one pass ---- */
+
+/* Behind "HTTP/1.1" and what has to follow it; NULL: something else is there. */
+static const char *after_version(const char *p, char next)
+{
+    return memcmp(p, "HTTP/1.", 7) == 0 && (p[7] == '0' || p[7] == '1') && p[8] == next ? p + 9
+                                                                                        : NULL;
+}
+
+/* Where the fields begin, 0: not an ordinary request line. */
+static size_t request_line(struct str s, struct http1_head *out)
+{
+    size_t method = 0, target;
+    const char *p;
+
+    while (method < s.n && is_tchar((unsigned char)s.p[method]))
+        method++;
+    if (method == 0 || method > HTTP1_METHOD_MAX || method >= s.n || s.p[method] != ' ')
+        return 0;
+    target = visible(s.p + method + 1, s.n - method - 1);
+    p = s.p + method + 1 + target;
+    if (target == 0 || s.p + s.n - p < 11 || *p != ' ' || !(p = after_version(p + 1, '\r')) ||
+        *p != '\n')
+        return 0;
+    out->method = str_make(s.p, method);
+    out->target = str_make(s.p + method + 1, target);
+    out->minor = (unsigned)(p[-2] - '0');
+    return (size_t)(p + 1 - s.p);
+}
+
+static size_t status_line(struct str s, struct http1_head *out)
+{
+    const char *p = s.n >= 15 ? after_version(s.p, ' ') : NULL, *lf;
+
+    if (!p || (p[3] != ' ' && (p[3] != '\r' || p[4] != '\n')))
+        return 0;
+    for (unsigned i = 0; i < 3; i++) {
+        if (p[i] < '0' || p[i] > '9')
+            return 0;
+        out->status = out->status * 10 + (unsigned)(p[i] - '0');
+    }
+    lf = memchr(p + 3, '\n', s.n - 12);
+    if (out->status < 100 || !lf)
+        return 0;
+    out->minor = (unsigned)(s.p[7] - '0');
+    return (size_t)(lf + 1 - s.p);
+}
+
+static size_t read_fields_to_end(struct str s, size_t at, struct http1_head *out)
+{
+    const char *end = s.p + s.n, *lf, *colon, *p;
+
+    for (p = s.p + at; end - p >= 2; p = lf + 1) {
+        struct str name, value;
+
+        if (p[0] == '\r' && p[1] == '\n')
+            return (size_t)(p + 2 - s.p);
+        lf = memchr(p, '\n', (size_t)(end - p));
+        colon = lf ? memchr(p, ':', (size_t)(lf - p)) : NULL;
+        if (!colon || colon == p || (unsigned char)*p <= ' ' || (unsigned char)colon[-1] <= ' ')
+            return 0;
+        name = str_make(p, (size_t)(colon - p));
+        if (!may_be_kept(name.n))
+            continue;
+        value = str_make(colon + 1, (size_t)(lf - colon - 1));
+        if (value.n && value.p[value.n - 1] == '\r')
+            value.n--;
+        if (!read_field(out, name, str_trim(value), (size_t)(p - s.p)))
+            return 0;
+    }
+    return 0;
+}
+
+size_t http1_read_at_once(struct str s, bool is_request, struct http1_head *out)
+{
+    size_t at, end;
+
+    memset(out, 0, sizeof(*out));
+    at = is_request ? request_line(s, out) : status_line(s, out);
+    end = at ? read_fields_to_end(s, at, out) : 0;
+    return end <= HTTP1_HEAD_MAX ? end : 0;
 }

@@ -50,5 +50,10 @@ bool http1_is_known_method(struct str method);
 /* Reads a whole head. False when it is malformed, or its framing contradicts itself. */
 bool http1_read_request(struct str head, struct http1_head *out);
 bool http1_read_response(struct str head, struct http1_head *out);
+/*
+ * The length of the head that s begins with, read as http1_read_request (_response) reads it, in
+ * one pass. 0: it is not whole, or there is anything unusual about it; then the others tell.
+ */
+size_t http1_read_at_once(struct str s, bool is_request, struct http1_head *out);
 
 #endif
