@@ -19,8 +19,7 @@
 #include <uv.h> /* after ours: it brings a second MIN and MAX */
 
 #define RECEIVER_MAGIC 0x45425046u
-/* A batch costs as much as a hundred spans: they wait for each other, as in other people's batches.
- */
+/* A batch costs as much as a hundred spans, so they wait for each other. */
 #define SPANS_WAIT_NS (200 * NS_PER_MS)
 enum { SPANS_ENOUGH = 1000 };
 

@@ -281,7 +281,8 @@ static void on_tick(void *arg)
     http_admission_tick(home);
     while (end_one(home, now))
         continue;
-    if (list_is_empty(&home->waiting) && home->tick_ms != TICK_MS_IDLE)
+    bool is_closed = !home->timer; /* that may have been the last connection */
+    if (!is_closed && list_is_empty(&home->waiting) && home->tick_ms != TICK_MS_IDLE)
         tick_each(home, TICK_MS_IDLE);
 }
 
