@@ -69,6 +69,7 @@ static struct conn *conn_new(struct connections *cs, const struct conn_key *k)
     c->ssl = k->cookie ? 0 : k->ssl;
     c->tgid = k->tgid;
     c->alive = true;
+    c->used = cs->drain;
     list_init(&c->link);
     list_init(&c->waiting);
     for (unsigned l = 0; l < LAYER_COUNT; l++)
@@ -328,8 +329,11 @@ void connections_data(struct connections *cs, const struct data_record *r)
     c->last_ns = r->end_ns;
     if (c->cookie)
         c->tgid = r->tgid;
-    list_remove(&c->link);
-    list_push(&cs->all, &c->link);
+    if (c->used != cs->drain) { /* the order of use is kept by drains: no need to be finer */
+        c->used = cs->drain;
+        list_remove(&c->link);
+        list_push(&cs->all, &c->link);
+    }
     start_generation(cs, c, r);
     stream_start(&l, r);
     if (deliver(&l, &d, false))

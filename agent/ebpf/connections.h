@@ -54,6 +54,7 @@ struct conn {
     enum role role;
     struct open_record open; /* when opened */
     uint64_t last_ns, exchanges;
+    uint64_t used;          /* the drain of its last record */
     unsigned broken;        /* in a row */
     unsigned role_calls;    /* looked at for a role */
     enum capture_mode mode; /* last verdict */

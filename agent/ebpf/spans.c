@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 enum { KIND_OF_SERVER = 2, KIND_OF_CLIENT = 3, STATUS_ERROR = 2, GROUPS_LOOKED_AT = 16 };
+enum { FIRST_CHUNK = 16 << 10, CHUNK = 64 << 10 };
 
 enum {
     FLAGS_SAMPLED = 1,
@@ -14,7 +15,6 @@ enum {
 void spans_init(struct spans *s, const char *version)
 {
     memset(s, 0, sizeof(*s));
-    buf_init(&s->bytes);
     buf_init(&s->resources);
     buf_init(&s->scope);
     buf_init(&s->attrs);
@@ -22,9 +22,16 @@ void spans_init(struct spans *s, const char *version)
                           (struct str){NULL, 0});
 }
 
+static void free_chunks(struct spans *s)
+{
+    while (s->n_chunks)
+        chunk_unref(&s->chunks[--s->n_chunks]);
+    s->bytes = 0;
+}
+
 void spans_fini(struct spans *s)
 {
-    buf_fini(&s->bytes);
+    free_chunks(s);
     buf_fini(&s->resources);
     buf_fini(&s->scope);
     buf_fini(&s->attrs);
@@ -226,10 +233,51 @@ static void fill_key(struct span_key *k, const struct span_draft *d)
     k->key_flags = d->has_parent ? SPAN_HAS_PARENT : 0;
 }
 
+/* One that has room for n bytes, NULL when there is no more. */
+static struct chunk *chunk_for(struct spans *s, size_t n)
+{
+    struct chunk *c = s->n_chunks ? s->chunks[s->n_chunks - 1] : NULL;
+
+    if (c && c->cap - c->len >= n)
+        return c;
+    if (s->n_chunks == SPANS_MAX_CHUNKS)
+        return NULL;
+    c = chunk_new(MAX(n, s->n_chunks ? (size_t)CHUNK : (size_t)FIRST_CHUNK));
+    if (c)
+        s->chunks[s->n_chunks++] = c;
+    return c;
+}
+
+/* The field Span of its scope, written where the batch will hold it. */
+static bool write_span(struct spans *s, struct record *out, const struct span_draft *d)
+{
+    size_t most = encode_span_most(d), head = 1 + wire_varint_size(d->attrs.n + 64), n;
+    struct chunk *c = chunk_for(s, most + 16); /* tag and length, guessed or not */
+    uint8_t *field, *end;
+
+    if (!c)
+        return false;
+    field = c->data + c->len;
+    end = encode_span(field + head, d);
+    n = (size_t)(end - field) - head;
+    if (head != 1 + wire_varint_size(n)) { /* the guess fails next to a power of 128 only */
+        size_t right = 1 + wire_varint_size(n);
+
+        memmove(field + right, field + head, n);
+        head = right;
+    }
+    wire_write_head(field, OTLP_SCOPE_RECORD, n);
+    *out = (struct record){
+        .field = field, .len = (uint32_t)(head + n), .hdr = (uint8_t)head, .items = 1};
+    c->len += head + n;
+    s->bytes += head + n;
+    return true;
+}
+
 void spans_add(struct spans *s, const struct request *r, struct str resource, uint64_t group,
                int64_t wall_offset_ns)
 {
-    struct span_ref *ref = s->bytes.n < SPANS_MAX_BYTES ? add_ref(s) : NULL;
+    struct span_ref *ref = s->bytes < SPANS_MAX_BYTES ? add_ref(s) : NULL;
     struct span_draft d;
 
     if (!ref || !add_group(s, resource, group)) {
@@ -242,13 +290,10 @@ void spans_add(struct spans *s, const struct request *r, struct str resource, ui
     d.attrs = buf_str(&s->attrs);
     ref->group = group;
     ref->order = (uint32_t)s->n;
-    ref->at = (uint32_t)s->bytes.n;
-    encode_span(&s->bytes, &d);
-    if (buf_error(&s->bytes) || buf_error(&s->attrs) || buf_error(&s->resources)) {
+    if (buf_error(&s->attrs) || buf_error(&s->resources) || !write_span(s, &ref->record, &d)) {
         s->dropped++;
         return;
     }
-    ref->len = (uint32_t)s->bytes.n - ref->at;
     fill_key(&ref->key, &d);
     s->n++;
 }
@@ -289,6 +334,8 @@ struct batch *spans_take(struct spans *s, uint64_t *lost)
     if (!is_grouped(s)) /* where one program is observed it is */
         qsort(s->refs, n, sizeof(*s->refs), by_group);
     batch_builder_init(&bb, SIGNAL_TRACES);
+    for (unsigned i = 0; i < s->n_chunks; i++)
+        batch_builder_share(&bb, s->chunks[i]);
     for (size_t i = 0; i < n; i++) {
         const struct span_ref *r = &s->refs[i];
 
@@ -296,14 +343,14 @@ struct batch *spans_take(struct spans *s, uint64_t *lost)
             batch_builder_resource(&bb, resource_of(s, r->group), true);
             batch_builder_scope(&bb, buf_str(&s->scope), true);
         }
-        batch_builder_record(&bb, str_make(s->bytes.p + r->at, r->len), 1, &r->key);
+        batch_builder_record_field(&bb, &r->record, &r->key, false);
     }
     if (batch_builder_seal(&bb, &out)) {
         *lost += n;
         out = NULL;
     }
     s->n = s->n_groups = 0;
-    buf_reset(&s->bytes);
+    free_chunks(s);
     buf_reset(&s->resources);
     return out;
 }

@@ -10,6 +10,7 @@
 
 enum {
     SPANS_MAX_BYTES = 4 << 20, /* that wait for an open exit */
+    SPANS_MAX_CHUNKS = 128,    /* that hold them, none less than half full but the last one */
     SPAN_ENDS = 64,            /* connections whose encoded attributes are kept */
     ENDS_TEXT_MAX = 46,
 };
@@ -25,12 +26,14 @@ struct span_ends {
 struct span_ref {
     uint64_t group; /* of its resource */
     uint32_t order;
-    uint32_t at, len; /* in bytes */
+    struct record record; /* in chunks */
     struct span_key key;
 };
 
 struct spans {
-    struct buf bytes;     /* Span messages */
+    struct chunk *chunks[SPANS_MAX_CHUNKS]; /* Span fields, as the batch will hold them */
+    unsigned n_chunks;
+    size_t bytes;         /* of them */
     struct buf resources; /* envelopes of this batch, one a group */
     struct span_resource {
         uint64_t group;

@@ -55,15 +55,6 @@ int str_cmp(struct str a, struct str b)
     return r ? r : (a.n > b.n) - (a.n < b.n);
 }
 
-struct str str_trim(struct str a)
-{
-    while (a.n && (a.p[0] == ' ' || a.p[0] == '\t'))
-        a.p++, a.n--;
-    while (a.n && (a.p[a.n - 1] == ' ' || a.p[a.n - 1] == '\t'))
-        a.n--;
-    return a;
-}
-
 int str_to_u64(struct str a, uint64_t *out)
 {
     uint64_t v = 0;

@@ -43,7 +43,14 @@ bool str_has_prefix(struct str a, struct str prefix);
 bool str_has_suffix(struct str a, struct str suffix);
 int str_cmp(struct str a, struct str b);
 /* Without leading and trailing blanks and tabs. */
-struct str str_trim(struct str a);
+static inline struct str str_trim(struct str a)
+{
+    while (a.n && (a.p[0] == ' ' || a.p[0] == '\t'))
+        a.p++, a.n--;
+    while (a.n && (a.p[a.n - 1] == ' ' || a.p[a.n - 1] == '\t'))
+        a.n--;
+    return a;
+}
 /* Decimal digits only. -EINVAL for anything else, -ERANGE past UINT64_MAX. */
 int str_to_u64(struct str a, uint64_t *out);
 /* True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong form). */

@@ -126,14 +126,14 @@ static uint8_t *put_status(uint8_t *p, const struct span_draft *s)
     return s->status ? put_small(p, 3, s->status) : p;
 }
 
-void encode_span(struct buf *out, const struct span_draft *s)
+size_t encode_span_most(const struct span_draft *s)
 {
     /* Ids, times, small numbers, and a tag and a length for each text: 160 bytes are enough. */
-    uint8_t *p = buf_reserve(out,
-                             160 + s->trace_state.n + s->name.n + s->attrs.n + s->status_message.n),
-            *from = p;
-    if (!p)
-        return;
+    return 160 + s->trace_state.n + s->name.n + s->attrs.n + s->status_message.n;
+}
+
+uint8_t *encode_span(uint8_t *p, const struct span_draft *s)
+{
     p = put_text(p, 1, str_make(s->trace_id, 16));
     p = put_text(p, 2, str_make(s->span_id, 8));
     if (s->trace_state.n)
@@ -152,10 +152,9 @@ void encode_span(struct buf *out, const struct span_draft *s)
         p = put_small(p, 10, s->dropped_attributes);
     if (s->status || s->status_message.n)
         p = put_status(p, s);
-    if (s->flags) {
-        p = wire_write_varint(p, 16 << 3 | WIRE_I32);
-        memcpy(p, &s->flags, sizeof(s->flags));
-        p += sizeof(s->flags);
-    }
-    buf_commit(out, (size_t)(p - from));
+    if (!s->flags)
+        return p;
+    p = wire_write_varint(p, 16 << 3 | WIRE_I32);
+    memcpy(p, &s->flags, sizeof(s->flags));
+    return p + sizeof(s->flags);
 }

@@ -90,8 +90,9 @@ struct span_draft {
     struct str attrs; /* KeyValue fields, number 9 */
     uint32_t dropped_attributes;
 };
-/* Appends the Span message (no tag, no length). */
-void encode_span(struct buf *out, const struct span_draft *s);
+/* Writes the Span message (no tag, no length) to where encode_span_most bytes are free: its end. */
+uint8_t *encode_span(uint8_t *p, const struct span_draft *s);
+size_t encode_span_most(const struct span_draft *s);
 
 /* Metrics. A metric: metric_begin, points, metric_end. Attributes of a point are KeyValue fields,
  * number 7 for NumberDataPoint, 9 for HistogramDataPoint, 1 for ExponentialHistogramDataPoint. */

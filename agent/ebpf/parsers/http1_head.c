@@ -148,18 +148,27 @@ static void read_coding(struct http1_head *h, struct str v)
     h->other_coding = !h->chunked && !str_ieq(last, STR("identity")) && last.n > 0;
 }
 
+static bool read_one_length(struct http1_head *h, struct str v)
+{
+    uint64_t n;
+
+    if (str_to_u64(v, &n) || n > INT64_MAX || (h->has_length && n != h->length))
+        return false;
+    h->length = n;
+    h->has_length = true;
+    return true;
+}
+
 /* RFC 9112 6.3: equal values may be repeated, also as a list; different ones are an attack. */
 static bool read_length(struct http1_head *h, struct str v)
 {
+    if (read_one_length(h, v))
+        return true;
     while (v.n > 0) {
         const char *comma = memchr(v.p, ',', v.n);
-        struct str one = str_trim(str_make(v.p, comma ? (size_t)(comma - v.p) : v.n));
-        uint64_t n;
 
-        if (str_to_u64(one, &n) || n > INT64_MAX || (h->has_length && n != h->length))
+        if (!read_one_length(h, str_trim(str_make(v.p, comma ? (size_t)(comma - v.p) : v.n))))
             return false;
-        h->length = n;
-        h->has_length = true;
         v = comma ? str_make(comma + 1, v.n - (size_t)(comma + 1 - v.p)) : str_make(NULL, 0);
     }
     return h->has_length;
