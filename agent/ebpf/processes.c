@@ -22,7 +22,7 @@ static bool process_eq(const void *value, const void *key)
     return ((const struct process *)value)->tgid == *(const uint32_t *)key;
 }
 
-static struct process *find(const struct processes *ps, uint32_t tgid)
+struct process *processes_find(const struct processes *ps, uint32_t tgid)
 {
     return hashmap_find(&ps->by_tgid, hash_bytes(&tgid, sizeof(tgid)), process_eq, &tgid);
 }
@@ -249,14 +249,9 @@ static void renew(const struct processes *ps, struct process *p)
     judge(ps, p);
 }
 
-struct process *processes_find(const struct processes *ps, uint32_t tgid)
-{
-    return find(ps, tgid);
-}
-
 struct process *processes_get(struct processes *ps, uint32_t tgid)
 {
-    struct process *p = find(ps, tgid);
+    struct process *p = processes_find(ps, tgid);
 
     if (p)
         return p;
@@ -270,7 +265,7 @@ struct process *processes_get(struct processes *ps, uint32_t tgid)
 
 static void adopt_from_parent(struct processes *ps, struct process *p, uint32_t parent, bool image)
 {
-    struct process *from = find(ps, parent);
+    struct process *from = processes_find(ps, parent);
 
     p->parent = parent;
     if (!from || from == p)
@@ -287,7 +282,7 @@ static void adopt_from_parent(struct processes *ps, struct process *p, uint32_t 
 
 struct process *processes_exec(struct processes *ps, const struct exec_record *r)
 {
-    struct process *p = find(ps, r->tgid);
+    struct process *p = processes_find(ps, r->tgid);
     bool image_known = false;
 
     if (p && p->exit_ns) {
@@ -321,7 +316,7 @@ struct process *processes_exec(struct processes *ps, const struct exec_record *r
 
 struct process *processes_fork(struct processes *ps, const struct fork_record *r)
 {
-    struct process *p = find(ps, r->tgid);
+    struct process *p = processes_find(ps, r->tgid);
 
     if (p && p->exit_ns) {
         forget(ps, p);
@@ -341,7 +336,7 @@ struct process *processes_fork(struct processes *ps, const struct fork_record *r
 
 void processes_exit(struct processes *ps, const struct exit_record *r)
 {
-    struct process *p = find(ps, r->tgid);
+    struct process *p = processes_find(ps, r->tgid);
 
     if (!p)
         return;

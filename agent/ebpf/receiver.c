@@ -55,12 +55,10 @@ static void emit(struct receiver *r, struct batch *b)
     batch_unref(&b);
 }
 
-static bool are_spans_due(struct receiver *r, uint64_t now)
+static bool are_spans_due(const struct receiver *r, uint64_t now)
 {
     size_t n = r->capture.spans.n;
 
-    if (n && !r->spans_ns)
-        r->spans_ns = now;
     return r->is_stopping || n >= SPANS_ENOUGH || r->capture.spans.dropped ||
            (n && now - r->spans_ns >= SPANS_WAIT_NS);
 }
@@ -69,6 +67,8 @@ static void hand_on(struct receiver *r, uint64_t now)
 {
     uint64_t lost = 0;
 
+    if (r->capture.spans.n && !r->spans_ns)
+        r->spans_ns = now;
     /* Spans wait in their own bounded buffer while the exit is closed. */
     if (!node_outputs_open(r->in) && !r->is_stopping)
         return;

@@ -38,7 +38,6 @@ struct http_client {
     struct list conns, waiting; /* calls without a connection */
     unsigned n_conns;
     struct loop_timer *timer;
-    uint64_t tick_ms; /* how often it fires now */
     bool is_closing;
     struct task pump_task;
     bool is_pumping;

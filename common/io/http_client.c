@@ -329,12 +329,6 @@ static void expire_on(struct http_client *client, struct list *calls, struct cli
     }
 }
 
-static void tick_each(struct http_client *client, uint64_t ms)
-{
-    client->tick_ms = ms;
-    loop_timer_start(client->timer, ms, ms);
-}
-
 static bool is_idle(const struct http_client *client)
 {
     LIST_EACH (it, &client->conns) {
@@ -356,8 +350,8 @@ static void on_tick(void *arg)
     if (client->is_closing)
         return;
     end_going(client);
-    if (client->tick_ms != TICK_MS_IDLE && is_idle(client))
-        tick_each(client, TICK_MS_IDLE);
+    if (is_idle(client))
+        loop_timer_pace(client->timer, TICK_MS_IDLE);
 }
 
 int http_client_new(struct http_client **out, struct loop *l, const struct http_client_config *c)
@@ -373,7 +367,7 @@ int http_client_new(struct http_client **out, struct loop *l, const struct http_
     list_init(&client->conns);
     list_init(&client->waiting);
     client->timer = loop_timer_new(l, on_tick, client);
-    tick_each(client, TICK_MS_IDLE);
+    loop_timer_pace(client->timer, TICK_MS_IDLE);
     *out = client;
     return 0;
 }
@@ -392,8 +386,8 @@ void http_call_send(struct http_client *client, struct http_call *call)
     call->result = (struct http_result){0};
     list_push(&client->waiting, &call->in_client);
     uint64_t tick_ms = MIN(MAX(call->timeout_ms / 16, TICK_MS_MIN), TICK_MS_MAX);
-    if (call->timeout_ms && tick_ms < client->tick_ms)
-        tick_each(client, tick_ms);
+    if (call->timeout_ms && tick_ms < loop_timer_interval_ms(client->timer))
+        loop_timer_pace(client->timer, tick_ms);
     client_pump(client);
 }
 

@@ -97,7 +97,6 @@ struct http_loop_state {
     struct list conns;
     struct list held, waiting; /* exchanges: before a closed gate, for memory */
     struct loop_timer *timer;
-    uint64_t tick_ms; /* how often it fires now */
     unsigned n_conns;
     bool is_closing, is_closed;
     uint64_t closing_ns; /* since when */

@@ -268,12 +268,6 @@ static bool end_one(struct http_loop_state *home, uint64_t now)
     return false;
 }
 
-static void tick_each(struct http_loop_state *home, uint64_t ms)
-{
-    home->tick_ms = ms;
-    loop_timer_start(home->timer, ms, ms);
-}
-
 static void on_tick(void *arg)
 {
     struct http_loop_state *home = arg;
@@ -282,14 +276,14 @@ static void on_tick(void *arg)
     while (end_one(home, now))
         continue;
     bool is_closed = !home->timer; /* that may have been the last connection */
-    if (!is_closed && list_is_empty(&home->waiting) && home->tick_ms != TICK_MS_IDLE)
-        tick_each(home, TICK_MS_IDLE);
+    if (!is_closed && list_is_empty(&home->waiting))
+        loop_timer_pace(home->timer, TICK_MS_IDLE);
 }
 
 void http_server_tick_soon(struct http_loop_state *home)
 {
-    if (home->timer && home->tick_ms != TICK_MS)
-        tick_each(home, TICK_MS);
+    if (home->timer)
+        loop_timer_pace(home->timer, TICK_MS);
 }
 
 void http_server_wake(struct http_server *s, struct loop *l)
@@ -423,7 +417,7 @@ static void start_home(struct task *t)
     if (home->is_closing)
         return;
     home->timer = loop_timer_new(home->loop, on_tick, home);
-    tick_each(home, TICK_MS);
+    loop_timer_pace(home->timer, TICK_MS);
 }
 
 int http_server_open(struct http_server **out, const struct http_server_config *c,

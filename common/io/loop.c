@@ -346,8 +346,20 @@ void loop_timer_start(struct loop_timer *t, uint64_t delay_ms, uint64_t repeat_m
     uv_timer_start(&t->uv, fire, delay_ms, 0);
 }
 
+void loop_timer_pace(struct loop_timer *t, uint64_t ms)
+{
+    if (t->repeat_ms != ms)
+        loop_timer_start(t, ms, ms);
+}
+
+uint64_t loop_timer_interval_ms(const struct loop_timer *t)
+{
+    return t->repeat_ms;
+}
+
 void loop_timer_stop(struct loop_timer *t)
 {
+    t->repeat_ms = 0;
     uv_timer_stop(&t->uv);
 }
 

@@ -57,6 +57,9 @@ typedef void loop_timer_fn(void *arg);
 /* First after delay_ms, then each repeat_ms (0: once, it may be started again). */
 struct loop_timer *loop_timer_new(struct loop *l, loop_timer_fn *fn, void *arg);
 void loop_timer_start(struct loop_timer *t, uint64_t delay_ms, uint64_t repeat_ms);
+/* Each ms from now on; one that does so already goes on undisturbed. */
+void loop_timer_pace(struct loop_timer *t, uint64_t ms);
+uint64_t loop_timer_interval_ms(const struct loop_timer *t);
 void loop_timer_stop(struct loop_timer *t);
 /* Stops it and frees it later; the pointer is cleared. */
 void loop_timer_free(struct loop_timer **t);

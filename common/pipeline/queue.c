@@ -57,7 +57,6 @@ struct queue {
     _Atomic bool is_draining, is_abandoned; /* set under the lock */
     _Atomic uint64_t held;
     struct loop_timer *timer; /* on loop 0 */
-    uint64_t tick_ms;         /* how often it fires now */
     struct series *sent, *failed, *enqueue_failed;
     queue_divert_fn *_Atomic divert; /* set once, after its argument */
     void *divert_arg;
@@ -649,10 +648,7 @@ static void on_tick(void *arg)
     pthread_mutex_lock(&q->lock);
     bool is_idle = list_is_empty(&q->backing_off) && list_is_empty(&q->waiting);
     pthread_mutex_unlock(&q->lock);
-    uint64_t ms = is_idle ? TICK_MS_IDLE : TICK_MS;
-    if (ms != q->tick_ms)
-        loop_timer_start(q->timer, ms, ms);
-    q->tick_ms = ms;
+    loop_timer_pace(q->timer, is_idle ? TICK_MS_IDLE : TICK_MS);
     send_due(q);
 }
 
@@ -681,8 +677,7 @@ void queue_start(struct queue *q)
         return;
     make_series(q);
     q->timer = loop_timer_new(loops_get(0), on_tick, q);
-    q->tick_ms = TICK_MS;
-    loop_timer_start(q->timer, TICK_MS, TICK_MS);
+    loop_timer_pace(q->timer, TICK_MS);
 }
 
 struct queue *queue_share(struct queue *q, struct instance *in, const struct queue_config *c)
