@@ -54,6 +54,8 @@ static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk)
 {
     if (raw_sockets)
         return is_tcp(sk) ? (struct tcp_sock *)sk : NULL;
+    if (bpf_rdonly_cast) /* costs no call */
+        return is_tcp(sk) ? bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock)) : NULL;
     return bpf_skc_to_tcp_sock(sk);
 }
 

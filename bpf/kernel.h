@@ -100,7 +100,7 @@ struct inet_connection_sock {
 struct tcp_sock {
     struct inet_connection_sock inet_conn;
     u32 copied_seq, write_seq, rcv_nxt, snd_una, snd_nxt;
-    u64 bytes_received, bytes_acked, first_tx_mstamp;
+    u64 bytes_received, bytes_acked, first_tx_mstamp, tcp_clock_cache;
     u32 srtt_us;
 };
 struct list_head {

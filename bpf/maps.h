@@ -276,7 +276,7 @@ unsigned long long woken_ns = 0;
  */
 static __always_inline u64 wake_soon(u64 now)
 {
-    if (now - woken_ns < 1000000)
+    if ((s64)(now - woken_ns) < 1000000) /* stamps of several CPUs: it may be before */
         return BPF_RB_NO_WAKEUP;
     woken_ns = now;
     return BPF_RB_FORCE_WAKEUP;

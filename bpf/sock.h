@@ -329,15 +329,30 @@ static __always_inline u32 unseen(struct sock *sk, u8 dir, u32 moved, u32 len)
     return n;
 }
 
+/* Whether bytes of this send have left: they may be queued only, corked or without a window. */
+static __always_inline bool has_left(struct tcp_sock *tp, u32 len)
+{
+    return (s32)(SOCK(tp, write_seq) - SOCK(tp, snd_nxt)) < (s32)len;
+}
+
 /*
- * When the first byte left: the call tells of it after its effect. Bytes that were only queued
- * (corked, or no window) have not left: then the stamp is an older one.
+ * When the call was over. Since 4.20 TCP keeps its last look at the same clock, and looks with each
+ * transmission and behind bytes that were received (tcp_write_xmit, tcp_rcv_space_adjust): within
+ * this call, so that it need not be asked again, which is dear in virtual machines.
  */
+static __always_inline u64 time_of_end(struct tcp_sock *tp, u8 dir, u32 len)
+{
+    if (!raw_sockets && tp && bpf_core_field_exists(tp->tcp_clock_cache) &&
+        (dir == WIRE_RECV || has_left(tp, len)))
+        return tp->tcp_clock_cache;
+    return bpf_ktime_get_ns();
+}
+
+/* When the first byte left: the call tells of it after its effect. */
 static __always_inline u64 first_sent(const struct event *e, struct tcp_sock *tp)
 {
     u64 first = SOCK(tp, first_tx_mstamp) * 1000, before = e->c->end_ns[e->dir & 1];
-    u32 queued = SOCK(tp, write_seq) - SOCK(tp, snd_nxt);
-    if ((s32)queued >= (s32)e->len || first > e->now)
+    if (!has_left(tp, e->len) || first > e->now)
         return e->now;
     return first < before ? before : first;
 }
@@ -351,9 +366,8 @@ static __always_inline u32 seq_of(struct tcp_sock *tp, u8 dir)
  * Stream positions, from the socket's own counters: before this call, where what they jumped over
  * is a hole, and the other direction's now, which may have moved where no event told it.
  */
-static __always_inline void set_position(struct event *e, struct sock *sk)
+static __always_inline void set_position(struct event *e, struct sock *sk, struct tcp_sock *tp)
 {
-    struct tcp_sock *tp = tcp_sock_of(sk);
     struct conn *c = e->c;
     u32 d = e->dir & 1, o = !d, seq = 0, jumped = 0;
     if (tp && SOCK(tp, inet_conn.icsk_ulp_ops))
@@ -434,12 +448,13 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
     if (!c)
         return 0;
     struct event e = {.c = c, .tgid = tgid, .tid = tid, .len = (u32)ret, .dir = dir};
-    e.now = bpf_ktime_get_ns();
+    struct tcp_sock *tp = tcp_sock_of(sk);
+    e.now = time_of_end(tp, dir, e.len);
     struct source s = {0};
     e.ring = ring_of(c->cookie);
     if (!e.ring)
         return 0;
-    set_position(&e, sk);
+    set_position(&e, sk, tp);
     count(dir == WIRE_SEND ? WIRE_PASSED_SEND : WIRE_PASSED_RECV, e.len);
     if (c->verdict.mode == WIRE_NOTHING)
         return 0;

@@ -97,6 +97,30 @@ def test_times_and_ports(agent):
     a.assert_ledger()
 
 
+def test_bytes_that_wait_in_the_socket(agent):
+    """They count from when the program took them, and not from when they came: TCP's own stamps tell both."""
+    a = agent(pids=[os.getpid()])
+    pair = Pair()
+    pair.exchange("/first")
+    asked = time.time_ns()
+    pair.client.sendall(get("/late"))
+    threading.Event().wait(0.2)
+    taken = time.time_ns()
+    receive(pair.server, len(get("/late")))
+    pair.server.sendall(OK)
+    answered = time.time_ns()
+    threading.Event().wait(0.2)
+    read = time.time_ns()
+    receive(pair.client, len(OK))
+    over = time.time_ns()
+    wait_until(lambda: sum(s.path == "/late" for s in a.spans()) == 2, 15, "both spans of the exchange")
+    server, client = pair.both(a, "/late")
+    assert_within(server, taken, answered)
+    assert_within(client, asked, over)
+    assert client.start < taken - 100 * MS and client.end > read - 20 * MS, (client.start - taken, client.end - read)
+    pair.close()
+
+
 def test_a_chunked_answer_ends_with_its_last_chunk(agent):
     """Not with the next request, which comes a second later; large chunks that are not captured whole, too."""
     a = agent(pids=[os.getpid()])
