@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import select
+import select
 import socket
 import subprocess
 import threading
@@ -100,6 +101,8 @@ def test_backlog_that_is_full(observer, sink, netns):
     def fill():
         listener = listen(("127.0.0.1", 8080), backlog=0)
         held = [socket.create_connection(("127.0.0.1", 8080))]
+        # Until it lies there another one is answered, too, and what is sent again is a SYN-ACK.
+        assert select.select([listener], [], [], 10)[0], "the queue is full"
         return [listener, *held], [begin_connect(("127.0.0.1", 8080)) for _ in range(5)]
 
     held, waiting = netns.run(fill)

@@ -9,7 +9,7 @@
  * half of the time, in pieces too short for the server to run out of requests: the scheduler's own
  * share would be whole ticks. Ends when all requests are answered; prints one JSON line, with the
  * CPU time that the process --watch took from the first request (after the handshakes) to the last
- * answer.
+ * answer, and the requests a second of each quarter of a second but the last.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 enum { HEAD_MAX = 4096, EVENTS = 64, WORK_NS = 250000, REST_NS = 250000 };
+enum { SLICE_NS = 250000000, SLICES_MAX = 1024 };
 
 struct conn {
     int fd;
@@ -51,6 +52,9 @@ struct load {
     struct conn *conns;
     uint64_t sent, answered;
     uint64_t until_ns;
+    uint64_t slice_ns, slice_answered; /* when the present slice began, and with how many */
+    double slices[SLICES_MAX];         /* requests a second */
+    unsigned n_slices;
 };
 
 static uint64_t now_ns(void)
@@ -189,10 +193,29 @@ static void close_one(struct conn *c)
     close(c->fd);
 }
 
+static void end_slice(struct load *l, uint64_t now)
+{
+    if (l->n_slices < SLICES_MAX)
+        l->slices[l->n_slices++] =
+            (double)(l->answered - l->slice_answered) * 1e9 / (double)(now - l->slice_ns);
+    l->slice_ns = now;
+    l->slice_answered = l->answered;
+}
+
+static void print(const struct load *l, uint64_t elapsed_ns, uint64_t cpu)
+{
+    printf("{\"requests\": %" PRIu64 ", \"elapsed_s\": %.6f, \"cpu_s\": %.6f, \"slices\": [",
+           l->answered, (double)elapsed_ns / 1e9, (double)cpu / 1e9);
+    for (unsigned i = 0; i < l->n_slices; i++)
+        printf("%s%.1f", i ? ", " : "", l->slices[i]);
+    printf("]}\n");
+}
+
 static void run(struct load *l)
 {
     uint64_t started = now_ns(), now = started, rest = started + WORK_NS, cpu = cpu_ns(l);
 
+    l->slice_ns = started;
     l->until_ns = started + (uint64_t)(l->seconds * 1e9);
     for (unsigned i = 0; i < l->n; i++)
         send_request(l, &l->conns[i]);
@@ -202,6 +225,8 @@ static void run(struct load *l)
         for (int i = 0; i < n; i++)
             on_readable(l, ev[i].data.ptr);
         now = now_ns();
+        if (now >= l->slice_ns + SLICE_NS && now < l->until_ns)
+            end_slice(l, now);
         if (now > rest) {
             nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
             rest = now_ns() + WORK_NS;
@@ -211,8 +236,7 @@ static void run(struct load *l)
             fail("answers");
         }
     }
-    printf("{\"requests\": %" PRIu64 ", \"elapsed_s\": %.6f, \"cpu_s\": %.6f}\n", l->answered,
-           (double)(now_ns() - started) / 1e9, (double)(cpu_ns(l) - cpu) / 1e9);
+    print(l, now_ns() - started, cpu_ns(l) - cpu);
 }
 
 static int parse(struct load *l, int argc, char **argv)
