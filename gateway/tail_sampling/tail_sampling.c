@@ -19,7 +19,7 @@
 #include "gateway/tail_sampling/kept.h"
 #include "gateway/tail_sampling/policy.h"
 
-enum { TICK_MS = 20, DECIDE_AT_ONCE = 256, KEEP_BYTES_AT_ONCE = 896 << 10 };
+enum { TICK_MS = 20, TICK_MS_IDLE = 1000, DECIDE_AT_ONCE = 256, KEEP_BYTES_AT_ONCE = 896 << 10 };
 
 struct tail_config {
     struct option_list policies; /* struct policy_config */
@@ -474,9 +474,13 @@ static void tick_all(struct sampler *self, unsigned first, unsigned step)
     entry_update(&self->entry, is_full, self);
 }
 
+/* Rarely while nothing is held; often again before what comes meanwhile is due. */
 static void on_tick(void *arg)
 {
     struct ticker *t = arg;
+    uint64_t wait_ms = t->self->decision_wait_ns / NS_PER_MS;
+    bool is_idle = t->self->n_pending == 0;
+    loop_timer_pace(t->timer, is_idle ? MIN(MAX(wait_ms, TICK_MS), TICK_MS_IDLE) : TICK_MS);
     tick_all(t->self, loop_index(t->loop), loops_count());
 }
 

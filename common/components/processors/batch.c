@@ -12,7 +12,7 @@
 #include "common/pipeline/node.h"
 #include "common/pipeline/telemetry.h"
 
-enum { TICK_MS_MIN = 10, TICK_MS_MAX = 100, MAX_PARTS = 4096 };
+enum { TICK_MS_MIN = 10, TICK_MS_MAX = 100, TICK_MS_IDLE = 1000, MAX_PARTS = 4096 };
 
 struct batch_config {
     uint64_t send_batch_size, timeout_ns, send_batch_max_size;
@@ -52,6 +52,7 @@ struct batcher {
     uint64_t items, since_ns; /* monotonic, of the oldest part */
     _Atomic uint64_t held;
     struct loop_timer *timer;
+    uint64_t tick_ms, idle_ms; /* its pace while something waits, and while nothing does */
     struct series *by_size, *by_timeout, *sizes;
 };
 
@@ -187,21 +188,29 @@ static void flush_if(struct batcher *self, bool due)
     free(parts);
 }
 
+/* What comes between two of the rare ticks is due after the second one. */
 static void on_tick(void *arg)
 {
-    flush_if(CAST_OBJ(struct batcher, arg, BATCHER_MAGIC), false);
+    struct batcher *self = CAST_OBJ(struct batcher, arg, BATCHER_MAGIC);
+    pthread_mutex_lock(&self->lock);
+    bool is_idle = self->n == 0;
+    pthread_mutex_unlock(&self->lock);
+    loop_timer_pace(self->timer, is_idle ? self->idle_ms : self->tick_ms);
+    flush_if(self, false);
 }
 
 static int batch_start(struct instance *in, struct err *e)
 {
     struct batcher *self = in->self;
-    uint64_t tenth_ms = self->c->timeout_ns / NS_PER_MS / 10, tick_ms = TICK_MS_MAX;
+    uint64_t ms = self->c->timeout_ns / NS_PER_MS;
     (void)e;
+    if (!self->c->timeout_ns)
+        ms = TICK_MS_IDLE; /* nothing ever waits */
     /* A tenth late is soon enough: a host at rest is not to be woken for nothing. */
-    if (self->c->timeout_ns && tenth_ms < TICK_MS_MAX)
-        tick_ms = MAX(tenth_ms, (uint64_t)TICK_MS_MIN);
+    self->tick_ms = MIN(MAX(ms / 10, (uint64_t)TICK_MS_MIN), (uint64_t)TICK_MS_MAX);
+    self->idle_ms = MIN(MAX(ms, (uint64_t)TICK_MS_MIN), (uint64_t)TICK_MS_IDLE);
     self->timer = loop_timer_new(loops_get(0), on_tick, self);
-    loop_timer_start(self->timer, tick_ms, tick_ms);
+    loop_timer_pace(self->timer, self->idle_ms);
     return 0;
 }
 
