@@ -22,7 +22,7 @@ since two virtual CPUs that wake each other are bistable, and it rests often and
 agent, which shares its CPU, holds nobody up for a whole tick. `us/req` is nginx's CPU time a request
 of whole runs, the kernel side in it; `keeps` is the ratio of these.
 
-    make bench-agent                        five pairs of all cells (about six minutes), needs root
+    make bench-agent                        five pairs of all cells (about nine minutes), needs root
     make bench-agent ARGS="--quick"         one short pair
     test/bench/agent.py --cells plain,rate --pairs 3 --json out.json
 """
@@ -218,7 +218,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--cells", default=",".join(CELLS))
     p.add_argument("--pairs", type=int, default=5)
-    p.add_argument("--turns", type=int, default=3, help="runs with the agent in a pair")
+    p.add_argument("--turns", type=int, default=5, help="runs with the agent in a pair")
     p.add_argument("--seconds", type=float, default=1.5, help="of a run; twice that of one at a rate")
     p.add_argument("--rate", type=int, default=10000, help="requests a second of the cell `rate`")
     p.add_argument("--compression", default="gzip", choices=("gzip", "zstd", "none"))
