@@ -329,6 +329,11 @@ static __always_inline u32 unseen(struct sock *sk, u8 dir, u32 moved, u32 len)
     return n;
 }
 
+static __always_inline u32 seq_of(struct tcp_sock *tp, u8 dir)
+{
+    return dir == WIRE_SEND ? SOCK(tp, write_seq) : SOCK(tp, copied_seq);
+}
+
 /* Whether bytes of this send have left: they may be queued only, corked or without a window. */
 static __always_inline bool has_left(struct tcp_sock *tp, u32 len)
 {
@@ -338,12 +343,15 @@ static __always_inline bool has_left(struct tcp_sock *tp, u32 len)
 /*
  * When the call was over. Since 4.20 TCP keeps its last look at the same clock, and looks with each
  * transmission and behind bytes that were received (tcp_write_xmit, tcp_rcv_space_adjust): within
- * this call, so that it need not be asked again, which is dear in virtual machines.
+ * this call, so that it need not be asked again, which is dear in virtual machines. Only where
+ * TCP's own counter has moved by the call's bytes: those of kTLS and of sockmaps pass it by, and
+ * its stamp may be old then.
  */
-static __always_inline u64 time_of_end(struct tcp_sock *tp, u8 dir, u32 len)
+static __always_inline u64 time_of_end(const struct conn *c, struct tcp_sock *tp, u8 dir, u32 len)
 {
-    if (!raw_sockets && tp && bpf_core_field_exists(tp->tcp_clock_cache) &&
-        (dir == WIRE_RECV || has_left(tp, len)))
+    u32 d = dir & 1;
+    if (!raw_sockets && tp && bpf_core_field_exists(tp->tcp_clock_cache) && c->has_seq[d] &&
+        (s32)(seq_of(tp, dir) - c->seq[d]) >= (s32)len && (dir == WIRE_RECV || has_left(tp, len)))
         return tp->tcp_clock_cache;
     return bpf_ktime_get_ns();
 }
@@ -355,11 +363,6 @@ static __always_inline u64 first_sent(const struct event *e, struct tcp_sock *tp
     if (!has_left(tp, e->len) || first > e->now)
         return e->now;
     return first < before ? before : first;
-}
-
-static __always_inline u32 seq_of(struct tcp_sock *tp, u8 dir)
-{
-    return dir == WIRE_SEND ? SOCK(tp, write_seq) : SOCK(tp, copied_seq);
 }
 
 /*
@@ -449,7 +452,7 @@ static __always_inline int on_bytes(struct sock *sk, int ret, int flags, u8 dir)
         return 0;
     struct event e = {.c = c, .tgid = tgid, .tid = tid, .len = (u32)ret, .dir = dir};
     struct tcp_sock *tp = tcp_sock_of(sk);
-    e.now = time_of_end(tp, dir, e.len);
+    e.now = time_of_end(c, tp, dir, e.len);
     struct source s = {0};
     e.ring = ring_of(c->cookie);
     if (!e.ring)
