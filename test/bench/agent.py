@@ -12,10 +12,10 @@ pair alternates: one run without the agent, then `--turns` times one with it and
   rate        10,000 requests a second offered to the observed nginx: the agent's CPU, in per cent
               of a core and microseconds a request, its memory, and spans against requests
 
-`ratio` is of requests a second, and the result: of the fastest fifth of a pair's quarter seconds, on
-either side. Others of the same machine only ever slow nginx down, by up to a half and for a tenth of a
-second or for many; a quarter of a second has all that the agent does in it, which works every 200 ms at
-the least. `all` is the same of the whole runs, each between its neighbours, the median of the turns.
+`ratio` is of requests a second, each run with the agent between its neighbours, the median of the turns,
+and the result. `quiet` is the same of the fastest fifth of a pair's quarter seconds, on either side:
+others of the same machine only ever slow nginx down, for tenths of a second or for many. It helps to
+tell noise from cost, and is no result: what the agent does once a second is not in all of them.
 `busy` tells which share of its CPU nginx used: only where it is about 1 in both runs does the ratio
 speak of nginx. The generator (test/tools/http_closed.c) sees to that: it is never woken by an answer,
 since two virtual CPUs that wake each other are bistable, and it rests often and shortly, so that the
@@ -175,11 +175,11 @@ def saturated_pair(cell, a, tmp, observed, other):
         without.append(saturate(target, tls, a.seconds))
     around = [{k: (before[k] + after[k]) / 2 for k in ("rate", "us", "busy")}
               for before, after in zip(without, without[1:])]
-    quiet = fastest(without), fastest(with_agent)
-    turns = [{"all": w["rate"] / o["rate"], "keeps": o["us"] / w["us"], "busy_without": o["busy"],
-              "busy_with": w["busy"], "us_without": o["us"], "us_with": w["us"], **c}
+    turns = [{"without": o["rate"], "with": w["rate"], "ratio": w["rate"] / o["rate"],
+              "busy_without": o["busy"], "busy_with": w["busy"], "us_without": o["us"], "us_with": w["us"],
+              "keeps": o["us"] / w["us"], **c}
              for o, w, c in zip(around, with_agent, costs)]
-    return {"without": quiet[0], "with": quiet[1], "ratio": quiet[1] / quiet[0],
+    return {"quiet": fastest(with_agent) / fastest(without),
             **{k: statistics.median(t[k] for t in turns) for k in turns[0]},
             **{k: sum(t[k] for t in turns) for k in ("requests", "spans", "lost")}}
 
@@ -208,7 +208,7 @@ def show(cell, runs):
     us = f"{median['agent_us_per_request']:7.2f}" if cell != "unselected" else "      -"
     core = f"{median['core_percent']:6.2f} %" if cell == "rate" else " " * 8
     nginx = " " * 69 if cell == "rate" else (
-        "{without:9.0f} {with:9.0f} {ratio:6.3f} {all:5.3f} | {busy_without:5.3f} {busy_with:5.3f} | "
+        "{without:9.0f} {with:9.0f} {ratio:6.3f} {quiet:5.3f} | {busy_without:5.3f} {busy_with:5.3f} | "
         "{us_without:6.2f} {us_with:6.2f} | {keeps:5.3f}").format(**median)
     print(f"{cell:10} | {nginx} | {us} {core} {median['rss_mib']:8.1f} {lost:6}", flush=True)
     return {"cell": cell, "median": median, "lost": lost, "runs": runs}
@@ -241,7 +241,7 @@ def main():
             observed.stop()
             other.stop()
     print(f"{'':10} | {'nginx, without and with the agent':69} | agent\n"
-          f"{'cell':10} | {'without/s':>9} {'with/s':>9} {'ratio':>6} {'all':>5} | {'busy':>11} | {'us/req':>13} | "
+          f"{'cell':10} | {'without/s':>9} {'with/s':>9} {'ratio':>6} {'quiet':>5} | {'busy':>11} | {'us/req':>13} | "
           f"{'keeps':>5} | {'us/req':>7} {'core':>8} {'RSS MiB':>8} {'lost':>6}")
     results = [show(cell, runs[cell]) for cell in cells]
     if a.json:
