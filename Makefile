@@ -39,7 +39,10 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
 tune := $(if $(filter x86_64,$(shell uname -m)),-mtune=skylake)
 cflags := -std=gnu11 $(tune) -fno-omit-frame-pointer -fno-strict-aliasing -ffunction-sections \
           -fdata-sections $(WARN) $(CFLAGS) $(shell pkg-config --cflags $(libs) 2>/dev/null)
-ldflags := -Wl,--gc-sections $(LDFLAGS)
+# Across files: a seventh of the agent's time for a request. LTO= builds without.
+LTO ?= $(if $(SAN)$(FAULT)$(filter-out gcc,$(compiler)),,-flto=auto)
+cflags += $(LTO)
+ldflags := -Wl,--gc-sections $(LTO) $(CFLAGS) $(LDFLAGS)
 ldlibs := $(shell pkg-config --libs $(libs) 2>/dev/null) -lprotobuf-nanopb -lpthread -lm
 ifneq ($(SAN),)
 cflags += -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
