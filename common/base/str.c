@@ -31,6 +31,14 @@ bool str_ieq(struct str a, struct str b)
                 return false;
         return lower8(a.p + a.n - 8) == lower8(b.p + a.n - 8);
     }
+    if (a.n >= 4) {
+        char x[8], y[8]; /* the first four and the last four of each */
+        memcpy(x, a.p, 4);
+        memcpy(x + 4, a.p + a.n - 4, 4);
+        memcpy(y, b.p, 4);
+        memcpy(y + 4, b.p + a.n - 4, 4);
+        return lower8(x) == lower8(y);
+    }
     for (size_t i = 0; i < a.n; i++)
         if (a.p[i] != b.p[i] && lower(a.p[i]) != lower(b.p[i]))
             return false;

@@ -175,8 +175,8 @@ int coding_decode(struct chunk **out, enum coding c, struct str in, size_t headr
 }
 
 /*
- * ISA-L returns with the upper parts of the vector registers in use: from then on SSE code is slower
- * and a context switch saves more (seen with XGETBV(1), and as 0.4 us a span of the agent).
+ * ISA-L returns with the upper parts of the vector registers in use: from then on SSE code is
+ * slower and a context switch saves more (seen with XGETBV(1), and as 0.4 us a span of the agent).
  */
 static void release_upper_vectors(void)
 {

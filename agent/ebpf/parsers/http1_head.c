@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/ebpf/parsers/http1_head.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "common/base/mem.h"
 
 static const struct {
@@ -182,9 +186,9 @@ static unsigned find_kept(struct str name)
         [11] = HTTP1_TRACEPARENT, [15] = HTTP1_X_FORWARDED_FOR, [17] = HTTP1_X_FORWARDED_PROTO};
     unsigned i = name.n < ARRAY_LEN(by_length) ? by_length[name.n] : 0;
 
-    if (str_ieq(name, kept[i].name))
-        return i;
-    return str_ieq(name, kept[HTTP1_TRACESTATE].name) ? HTTP1_TRACESTATE : HTTP1_FIELD_COUNT;
+    if (i == HTTP1_USER_AGENT && (name.p[0] | 0x20) == 't')
+        i = HTTP1_TRACESTATE; /* as long */
+    return str_ieq(name, kept[i].name) ? i : HTTP1_FIELD_COUNT;
 }
 
 static bool read_field(struct http1_head *h, struct str name, struct str value, size_t at)
@@ -210,13 +214,15 @@ static bool read_field(struct http1_head *h, struct str name, struct str value, 
     return true;
 }
 
-/* Most fields are none of ours; their names' lengths tell. */
-static bool may_be_kept(size_t n)
+/* Most fields are none of ours: lengths and first letters of names tell. */
+static bool may_be_kept(struct str name)
 {
     static const uint32_t lengths = 1u << 4 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 14 | 1u << 15 |
                                     1u << 17; /* of the names in read_field() and kept[] */
+    static const uint32_t letters = 1u << ('c' & 31) | 1u << ('f' & 31) | 1u << ('h' & 31) |
+                                    1u << ('t' & 31) | 1u << ('u' & 31) | 1u << ('x' & 31);
 
-    return n < 32 && (lengths >> n & 1);
+    return name.n < 32 && (lengths >> name.n & 1) && (letters >> (name.p[0] & 31) & 1);
 }
 
 static bool read_fields(struct str head, size_t at, struct http1_head *h)
@@ -235,7 +241,7 @@ static bool read_fields(struct str head, size_t at, struct http1_head *h)
         name = str_make(line.p, (size_t)(colon - line.p));
         if (name.n && (unsigned char)name.p[name.n - 1] <= ' ')
             name = str_trim(name);
-        if (!may_be_kept(name.n))
+        if (!may_be_kept(name))
             continue;
         value = str_trim(str_make(colon + 1, line.n - (size_t)(colon + 1 - line.p)));
         if (!read_field(h, name, value, (size_t)(line.p - head.p)))
@@ -341,6 +347,35 @@ static size_t status_line(struct str s, struct http1_head *out)
     return (size_t)(lf + 1 - s.p);
 }
 
+/* Where the line at p ends, NULL: not before `end`; *colon: its first one or NULL. Lines are short.
+ */
+static const char *find_line_end(const char *p, const char *end, const char **colon)
+{
+    *colon = NULL;
+#ifdef __SSE2__
+    const __m128i colons = _mm_set1_epi8(':'), lfs = _mm_set1_epi8('\n');
+
+    for (; end - p >= 16; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        unsigned lf = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, lfs));
+        unsigned c = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, colons));
+
+        c &= (lf & -lf) - 1; /* those before the end; no end: all */
+        if (c && !*colon)
+            *colon = p + __builtin_ctz(c);
+        if (lf)
+            return p + __builtin_ctz(lf);
+    }
+#endif
+    for (; p < end; p++) {
+        if (*p == '\n')
+            return p;
+        if (*p == ':' && !*colon)
+            *colon = p;
+    }
+    return NULL;
+}
+
 static size_t read_fields_to_end(struct str s, size_t at, struct http1_head *out)
 {
     const char *end = s.p + s.n, *lf, *colon, *p;
@@ -350,12 +385,12 @@ static size_t read_fields_to_end(struct str s, size_t at, struct http1_head *out
 
         if (p[0] == '\r' && p[1] == '\n')
             return (size_t)(p + 2 - s.p);
-        lf = memchr(p, '\n', (size_t)(end - p));
-        colon = lf ? memchr(p, ':', (size_t)(lf - p)) : NULL;
-        if (!colon || colon == p || (unsigned char)*p <= ' ' || (unsigned char)colon[-1] <= ' ')
+        lf = find_line_end(p, end, &colon);
+        if (!lf || !colon || colon == p || (unsigned char)*p <= ' ' ||
+            (unsigned char)colon[-1] <= ' ')
             return 0;
         name = str_make(p, (size_t)(colon - p));
-        if (!may_be_kept(name.n))
+        if (!may_be_kept(name))
             continue;
         value = str_make(colon + 1, (size_t)(lf - colon - 1));
         if (value.n && value.p[value.n - 1] == '\r')
