@@ -347,52 +347,51 @@ static size_t status_line(struct str s, struct http1_head *out)
     return (size_t)(lf + 1 - s.p);
 }
 
-/* Where the line at p ends, NULL: not before `end`; *colon: its first one or NULL. Lines are short.
- */
-static const char *find_line_end(const char *p, const char *end, const char **colon)
+/* Bytes before the '\n' in p[0..n), n: there is none. *colon: where the first ':' is, n: none. */
+static size_t line_length(const char *p, size_t n, size_t *colon)
 {
-    *colon = NULL;
+    size_t i = 0;
+
+    *colon = n;
 #ifdef __SSE2__
     const __m128i colons = _mm_set1_epi8(':'), lfs = _mm_set1_epi8('\n');
 
-    for (; end - p >= 16; p += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    for (; n - i >= 16; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
         unsigned lf = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, lfs));
         unsigned c = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, colons));
 
         c &= (lf & -lf) - 1; /* those before the end; no end: all */
-        if (c && !*colon)
-            *colon = p + __builtin_ctz(c);
+        if (c && *colon == n)
+            *colon = i + (unsigned)__builtin_ctz(c);
         if (lf)
-            return p + __builtin_ctz(lf);
+            return i + (unsigned)__builtin_ctz(lf);
     }
 #endif
-    for (; p < end; p++) {
-        if (*p == '\n')
-            return p;
-        if (*p == ':' && !*colon)
-            *colon = p;
-    }
-    return NULL;
+    for (; i < n && p[i] != '\n'; i++)
+        if (p[i] == ':' && *colon == n)
+            *colon = i;
+    return i;
 }
 
 static size_t read_fields_to_end(struct str s, size_t at, struct http1_head *out)
 {
-    const char *end = s.p + s.n, *lf, *colon, *p;
-
-    for (p = s.p + at; end - p >= 2; p = lf + 1) {
+    while (s.n - at >= 2) {
+        const char *p = s.p + at;
+        size_t left = s.n - at, colon, n;
         struct str name, value;
 
         if (p[0] == '\r' && p[1] == '\n')
-            return (size_t)(p + 2 - s.p);
-        lf = find_line_end(p, end, &colon);
-        if (!lf || !colon || colon == p || (unsigned char)*p <= ' ' ||
-            (unsigned char)colon[-1] <= ' ')
+            return at + 2;
+        n = line_length(p, left, &colon);
+        if (n == left || colon == left || colon == 0 || (unsigned char)p[0] <= ' ' ||
+            (unsigned char)p[colon - 1] <= ' ')
             return 0;
-        name = str_make(p, (size_t)(colon - p));
+        at += n + 1;
+        name = str_make(p, colon);
         if (!may_be_kept(name))
             continue;
-        value = str_make(colon + 1, (size_t)(lf - colon - 1));
+        value = str_make(p + colon + 1, n - colon - 1);
         if (value.n && value.p[value.n - 1] == '\r')
             value.n--;
         if (!read_field(out, name, str_trim(value), (size_t)(p - s.p)))
