@@ -279,18 +279,6 @@ static uint64_t parse_segment(const struct lane *l, const struct segment *s)
     return used;
 }
 
-/* The n bytes of part [0..3): head, what was not captured, tail. */
-static void part_segment(const struct data_record *r, unsigned part, struct segment *s)
-{
-    uint32_t middle = r->len - r->head - r->tail;
-    uint64_t off = part == 0 ? 0 : part == 1 ? r->head : (uint64_t)r->head + middle;
-
-    s->p = part == 0 ? r->bytes : part == 1 ? NULL : r->bytes + r->head;
-    s->len = part == 0 ? r->head : part == 1 ? middle : r->tail;
-    s->pos = r->pos + off;
-    s->flags &= SEGMENT_FORCE;
-}
-
 static void count_part(const struct lane *l, const struct data_record *r, unsigned part, uint64_t n,
                        bool parsing)
 {
@@ -305,25 +293,29 @@ static void count_part(const struct lane *l, const struct data_record *r, unsign
         a->parsed += n;
 }
 
+/* In three parts: head, what was not captured, tail. */
 uint64_t channel_feed(const struct lane *l, const struct delivery *d, bool force)
 {
     const struct data_record *r = &d->r;
-    struct channel *ch = &l->c->layers[l->layer];
+    const uint32_t lens[] = {r->head, r->len - r->head - r->tail, r->tail};
+    const struct channel *ch = &l->c->layers[l->layer];
     struct segment s = {.other_pos = r->other_pos,
                         .first_ns = r->first_ns,
                         .end_ns = r->end_ns,
                         .tgid = r->tgid,
-                        .tid = r->tid,
-                        .flags = force ? SEGMENT_FORCE : 0};
+                        .tid = r->tid};
     uint64_t done = 0;
 
-    for (unsigned part = 0; part < 3; part++) {
+    for (unsigned part = 0; done < r->len; part++) {
         bool parsing = ch->state == CHANNEL_PARSING;
         uint64_t used;
 
-        part_segment(r, part, &s);
-        if (s.len == 0)
+        if (lens[part] == 0)
             continue;
+        s.p = part == 0 ? r->bytes : part == 1 ? NULL : r->bytes + r->head;
+        s.len = lens[part];
+        s.pos = r->pos + done;
+        s.flags = force ? SEGMENT_FORCE : 0;
         if (d->starts_call && done == 0)
             s.flags |= SEGMENT_CALL_START;
         if (done + s.len == r->len)

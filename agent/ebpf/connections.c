@@ -45,9 +45,13 @@ static uint64_t key_hash(const struct conn_key *k)
     return hash_bytes(v, k->cookie ? sizeof(k->cookie) : sizeof(v));
 }
 
-static struct conn *conn_find(const struct connections *cs, const struct conn_key *k)
+/* Mostly the one that was asked for last: a response follows its request. */
+static struct conn *conn_find(struct connections *cs, const struct conn_key *k)
 {
-    return hashmap_find(&cs->by_key, key_hash(k), conn_eq, k);
+    if (cs->last && k->cookie && cs->last->cookie == k->cookie)
+        return cs->last;
+    cs->last = hashmap_find(&cs->by_key, key_hash(k), conn_eq, k);
+    return cs->last;
 }
 
 static void close_conn(struct connections *cs, struct conn *c);
@@ -417,6 +421,8 @@ static void close_conn(struct connections *cs, struct conn *c)
     if (c->is_tls && !c->layers[LAYER_TLS].used)
         cs->ledger.tls_without_plaintext++;
     hashmap_take(&cs->by_key, key_hash(&k), conn_eq, &k);
+    if (cs->last == c)
+        cs->last = NULL;
     list_remove(&c->link);
     list_remove(&c->waiting);
     cs->n--;

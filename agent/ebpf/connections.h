@@ -77,6 +77,7 @@ struct connections_ops {
 
 struct connections {
     struct hashmap by_key;
+    struct conn *last; /* found; NULL: none, or it is gone */
     struct list all, waiting;
     struct connections_ops ops;
     struct capture_ledger ledger;

@@ -54,21 +54,21 @@ bool traceparent_parse(struct str s, struct trace_context *out)
            !is_zero(out->span_id, 8);
 }
 
-/* xoshiro256**, by Blackman and Vigna: passes what tests of randomness there are; one thread uses
- * it. */
-static uint64_t next(void)
+static void seed(uint64_t s[4])
 {
-    static _Thread_local uint64_t s[4];
-    uint64_t result, t;
+    if (getrandom(s, 4 * sizeof(*s), 0) == 4 * sizeof(*s))
+        return;
+    s[0] = clock_wall_ns();
+    s[1] = clock_mono_ns();
+    s[2] = (uint64_t)(uintptr_t)s;
+}
 
-    if (!(s[0] | s[1] | s[2] | s[3]) && getrandom(s, sizeof(s), 0) != sizeof(s)) {
-        s[0] = clock_wall_ns();
-        s[1] = clock_mono_ns();
-        s[2] = (uint64_t)(uintptr_t)&result;
-    }
-    result = s[1] * 5;
+/* xoshiro256**, by Blackman and Vigna: passes what tests of randomness there are. */
+static uint64_t next(uint64_t s[4])
+{
+    uint64_t result = s[1] * 5, t = s[1] << 17;
+
     result = (result << 7 | result >> 57) * 9;
-    t = s[1] << 17;
     s[2] ^= s[0];
     s[3] ^= s[1];
     s[1] ^= s[2];
@@ -80,12 +80,15 @@ static uint64_t next(void)
 
 void random_id(uint8_t *out, size_t n)
 {
-    uint64_t all;
+    static _Thread_local uint64_t state[4]; /* never all zero, once it is seeded */
+    uint64_t all, *s = state;
 
+    if (!(s[0] | s[1] | s[2] | s[3]))
+        seed(s);
     do {
         all = 0;
         for (size_t i = 0; i < n; i += 8) {
-            uint64_t v = next();
+            uint64_t v = next(s);
 
             memcpy(out + i, &v, 8);
             all |= v;
