@@ -162,6 +162,47 @@ static void no_head_is_too_long(void **state)
     free(p);
 }
 
+static void put(char *p, size_t *n, const char *text)
+{
+    memcpy(p + *n, text, strlen(text));
+    *n += strlen(text);
+}
+
+/* Each field that is kept, at every place of a block of 16 bytes, in each spelling. */
+static void every_kept_field_is_found(void **state)
+{
+    static const char *const names[][HTTP1_FIELD_COUNT] = {
+        {"Host", "User-Agent", "Traceparent", "Tracestate", "Forwarded", "X-Forwarded-For",
+         "X-Forwarded-Proto"},
+        {"host", "user-agent", "traceparent", "tracestate", "forwarded", "x-forwarded-for",
+         "x-forwarded-proto"},
+        {"HOST", "USER-AGENT", "TRACEPARENT", "TRACESTATE", "FORWARDED", "X-FORWARDED-FOR",
+         "X-FORWARDED-PROTO"},
+    };
+
+    for (size_t pad = 0; pad < 64; pad++)
+        for (size_t k = 0; k < ARRAY_LEN(names) * HTTP1_FIELD_COUNT; k++) {
+            unsigned field = k % HTTP1_FIELD_COUNT;
+            struct http1_head quick, careful;
+            char p[256];
+            size_t n = 0;
+
+            put(p, &n, "GET / HTTP/1.1\r\nZ:");
+            for (size_t i = 0; i < pad; i++)
+                put(p, &n, i % 7 ? "z" : ":");
+            put(p, &n, "\r\n");
+            put(p, &n, names[k / HTTP1_FIELD_COUNT][field]);
+            put(p, &n, ": a:b\r\ncontent-LENGTH: 7\r\n\r\n");
+            assert_int_equal(http1_read_at_once(str_make(p, n), true, &quick), n);
+            assert_true(http1_read_request(str_make(p, n), &careful));
+            assert_same(&quick, &careful);
+            for (unsigned i = 0; i < HTTP1_FIELD_COUNT; i++)
+                assert_true(str_is(quick.fields[i], i == field ? "a:b" : ""));
+            assert_true(quick.has_length);
+            assert_int_equal(quick.length, 7);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +210,7 @@ int main(void)
         cmocka_unit_test(a_part_is_not),
         cmocka_unit_test(unusual_heads_are_left_to_the_others),
         cmocka_unit_test(no_head_is_too_long),
+        cmocka_unit_test(every_kept_field_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
