@@ -19,9 +19,11 @@
 #include "common/io/http_conn.h"
 
 /*
- * A peer may reset RESET_BURST requests at once and RESETS_A_SECOND of them for ever: what callers
- * do who give up in time, with all streams of a connection. Beyond it means no good and is sent
- * away (CVE-2023-44487).
+ * A peer may reset RESET_BURST unanswered requests at once and RESETS_A_SECOND of them for ever:
+ * what callers do who give up in time, with all streams of a connection. Beyond it means no good
+ * and is sent away (CVE-2023-44487). A reset of what was answered early is how a client stops its
+ * body (RFC 9113 §8.1): nghttp2's own limit counts those too, and would cut off whoever we
+ * refused often enough.
  */
 enum { OUT_BATCH = 64 << 10, RESET_BURST = 1000, RESETS_A_SECOND = 100 };
 
@@ -32,12 +34,17 @@ enum { OUT_BATCH = 64 << 10, RESET_BURST = 1000, RESETS_A_SECOND = 100 };
  */
 enum { IDLE_BURST = 10000, IDLE_A_REQUEST = 100, IDLE_A_SECOND = 1000, HEAD_LIST_MAX = 64 << 10 };
 
+/* Frames of a kind beyond what was allowed up to a time. */
+struct excess {
+    uint64_t frames, since_ns;
+};
+
 struct h2 {
     nghttp2_session *session;
     struct http_conn *conn;
     uint64_t withheld; /* from the connection's window: the sum of conn_owed */
     bool is_receiving, wants_flush, failed;
-    uint64_t idle_frames, idle_since_ns; /* frames beyond what was allowed up to then */
+    struct excess idle, resets;
 };
 
 static void flush(struct http_conn *c);
@@ -52,7 +59,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return 0;
     struct http_exchange *x = http_exchange_new(h->conn, 2);
     x->stream_id = frame->hd.stream_id;
-    h->idle_frames -= MIN(h->idle_frames, (uint64_t)IDLE_A_REQUEST);
+    h->idle.frames -= MIN(h->idle.frames, (uint64_t)IDLE_A_REQUEST);
     nghttp2_session_set_stream_user_data(session, x->stream_id, x);
     return 0;
 }
@@ -210,27 +217,33 @@ static void body_is_whole(struct http_exchange *x)
     http_exchange_message(x);
 }
 
-static void note_idle_frame(struct h2 *h, const nghttp2_frame_hd *hd)
+/* One more of them: `a_second` are forgiven, and at `burst` the connection ends. */
+static void note_excess(struct h2 *h, struct excess *x, uint64_t burst, uint64_t a_second)
+{
+    uint64_t step_ns = NS_PER_S / a_second;
+    uint64_t forgiven = (loop_now_ns(h->conn->home->loop) - x->since_ns) / step_ns;
+    x->frames -= MIN(x->frames, forgiven);
+    x->since_ns += forgiven * step_ns;
+    if (++x->frames == burst)
+        nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+static void note_abuse(struct h2 *h, const nghttp2_frame_hd *hd)
 {
     bool is_empty =
         hd->type == NGHTTP2_DATA && hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM);
-    if (!is_empty && hd->type != NGHTTP2_PING && hd->type != NGHTTP2_SETTINGS &&
-        hd->type != NGHTTP2_PRIORITY && hd->type != NGHTTP2_WINDOW_UPDATE)
-        return;
-    uint64_t now = loop_now_ns(h->conn->home->loop);
-    uint64_t allowed = (now - h->idle_since_ns) * IDLE_A_SECOND / NS_PER_S;
-    if (allowed > 0) {
-        h->idle_frames -= MIN(h->idle_frames, allowed);
-        h->idle_since_ns = now;
-    }
-    if (++h->idle_frames == IDLE_BURST)
-        nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+    bool is_answered = nghttp2_session_get_stream_local_close(h->session, hd->stream_id) == 1;
+    if (hd->type == NGHTTP2_RST_STREAM && !is_answered)
+        note_excess(h, &h->resets, RESET_BURST, RESETS_A_SECOND);
+    else if (is_empty || hd->type == NGHTTP2_PING || hd->type == NGHTTP2_SETTINGS ||
+             hd->type == NGHTTP2_PRIORITY || hd->type == NGHTTP2_WINDOW_UPDATE)
+        note_excess(h, &h->idle, IDLE_BURST, IDLE_A_SECOND);
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct h2 *h = user;
-    note_idle_frame(h, &frame->hd);
+    note_abuse(h, &frame->hd);
     bool is_last = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     struct http_exchange *x = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (!x || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
@@ -490,7 +503,7 @@ static int set_up(struct h2 *h)
     nghttp2_option_new(&opt);
     nghttp2_option_set_no_auto_window_update(opt, 1);
     nghttp2_option_set_max_outbound_ack(opt, 1000);
-    nghttp2_option_set_stream_reset_rate_limit(opt, RESET_BURST, RESETS_A_SECOND);
+    nghttp2_option_set_stream_reset_rate_limit(opt, UINT64_MAX, UINT64_MAX); /* note_abuse */
     nghttp2_mem memory = h2_memory();
     int r = nghttp2_session_server_new3(&h->session, cb, h, opt, &memory);
     nghttp2_option_del(opt);

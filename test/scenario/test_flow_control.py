@@ -285,3 +285,25 @@ def test_rapid_reset_ends_the_connection(gateway, sink):
     assert c.goaway is not None
     c.close()
     gw.export(request(SpanMaker(seed=8).trace()))
+
+
+def test_who_is_refused_often_is_not_sent_away(gateway, sink):
+    """A client stops the body of a request that was answered early by a reset (RFC 9113 section
+    8.1): that is no rapid reset, however often it happens, and the connection goes on."""
+    gw = gateway(CONFIG, sink=sink.grpc_port, metrics_sink=sink.grpc_port)
+    c = H2(gw.grpc)
+    for _ in range(40):  # twice what may be reset unanswered
+        refused = [c.open(TRACE_METHOD) for _ in range(50)]
+        for sid in refused:
+            c.send(sid, b"\0" + (1 << 30).to_bytes(4, "big"))
+        c.wait(lambda r=refused: all(c.answered(sid) for sid in r), what="early answers")
+        assert {c.grpc_status(sid) for sid in refused} == {"8"}
+        for sid in refused:
+            c.conn.reset_stream(sid, 0)
+        c.flush()
+    c.sync()
+    whole = c.open(TRACE_METHOD)
+    c.send_all(whole, small_message())
+    c.wait(lambda: c.answered(whole), what="answer after 2,000 early ones")
+    assert c.grpc_status(whole) == "0" and c.goaway is None
+    c.close()
