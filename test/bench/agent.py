@@ -24,7 +24,7 @@ of whole runs, the kernel side in it; `keeps` is the ratio of these.
 
     make bench-agent                        five pairs of all cells (about nine minutes), needs root
     make bench-agent ARGS="--quick"         one short pair
-    test/bench/agent.py --cells plain,rate --pairs 3 --json out.json
+    make bench-agent ARGS="--cells plain,rate --pairs 3 --json out.json"
 """
 
 import argparse
@@ -41,6 +41,9 @@ from harness.wait import accepts, free_ports, stable, wait_until
 
 CONNECTIONS = 64
 CELLS = ("plain", "tls", "unselected", "rate")
+# What is wanted of a cell: (result, at least or at most, bound).
+WANTED = {"plain": ("ratio", ">=", 0.90), "tls": ("ratio", ">=", 0.60), "unselected": ("ratio", ">=", 0.97),
+          "rate": ("core_percent", "<=", 2.0)}
 NGINX = """
 daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;
 events {{ worker_connections 1024; }}
@@ -214,6 +217,16 @@ def show(cell, runs):
     return {"cell": cell, "median": median, "lost": lost, "runs": runs}
 
 
+def judge(cell, runs):
+    """Whether the median is what is wanted, and between which of its pairs it stands."""
+    what, sign, bound = WANTED[cell]
+    values = [r[what] for r in runs]
+    value = statistics.median(values)
+    met = value >= bound if sign == ">=" else value <= bound
+    print(f"{cell + ':':12} {value:.3f} ({min(values):.3f} to {max(values):.3f}), wanted {sign} {bound:.2f}: "
+          f"{'met' if met else 'NOT met'}")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--cells", default=",".join(CELLS))
@@ -244,6 +257,8 @@ def main():
           f"{'cell':10} | {'without/s':>9} {'with/s':>9} {'ratio':>6} {'quiet':>5} | {'busy':>11} | {'us/req':>13} | "
           f"{'keeps':>5} | {'us/req':>7} {'core':>8} {'RSS MiB':>8} {'lost':>6}")
     results = [show(cell, runs[cell]) for cell in cells]
+    for cell in cells:
+        judge(cell, runs[cell])
     if a.json:
         a.json.write_text(json.dumps(results, indent=1))
         print(f"written: {a.json}")

@@ -16,7 +16,7 @@ tail sampling, among those that the ledger says were decided against; it is neve
 
     make bench                              all cases, five runs (about 31 minutes)
     make bench ARGS="--quick"               shape M, 500 spans, saturation, one short run (20 s)
-    test/bench/run.py --shapes M --paths tail --rates 0 --runs 5 --json out.json
+    make bench ARGS="--shapes M --paths tail --rates 0 --runs 5 --json out.json"
 """
 
 import argparse

@@ -2,15 +2,18 @@
 """Capture on this host's kernel: real nginx and curl, nothing changed in them."""
 
 import collections
+import http.client
 import os
 import subprocess
+import threading
+import time
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from harness.gateway import TELEMETRY, Gateway
 from harness.process import Child, program
-from harness.wait import accepts, free_ports, stable, wait_until
+from harness.wait import PATIENCE, accepts, free_ports, stable, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -126,6 +129,25 @@ def test_requests_are_server_spans(agent, nginx, sink):
          a["http.response.body.size"]) for a in map(attributes, spans))
     assert kinds == {("GET", "/load", 200, nginx.port, 6): n}
     assert all(s.start_time_unix_nano <= s.end_time_unix_nano for s in spans)
+
+
+def test_spans_wait_for_each_other(agent, nginx, sink):
+    """Under a trickle a batch is handed on every 200 ms, not after each drain of the rings: it costs as
+    much as a hundred spans. The first of a batch does not wait much longer."""
+    agent(f"port: [{nginx.port}]")
+    client, pace, n = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=20), threading.Event(), 0
+    began = time.monotonic()
+    while (took := time.monotonic() - began) < 3:
+        client.request("GET", "/trickle")
+        assert client.getresponse().read() == b"hello\n"
+        n += 1
+        pace.wait(0.02)
+    client.close()
+    wait_until(lambda: sink.span_count() >= n, 20, f"{n} spans")
+    requests, arrivals = len(sink.requests["traces"]), sink.arrivals["traces"]
+    print(f"{n} spans in {requests} requests, {took:.2f} s")
+    assert 2 <= requests <= took / 0.2 + 1
+    assert arrivals[0] - began < 1.5 * PATIENCE
 
 
 def test_status_and_body_sizes(agent, nginx, sink):
