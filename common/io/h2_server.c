@@ -43,7 +43,7 @@ struct h2 {
     nghttp2_session *session;
     struct http_conn *conn;
     uint64_t withheld; /* from the connection's window: the sum of conn_owed */
-    bool is_receiving, wants_flush, failed;
+    bool is_receiving, wants_flush;
     struct excess idle, resets;
 };
 
@@ -232,8 +232,9 @@ static void note_abuse(struct h2 *h, const nghttp2_frame_hd *hd)
 {
     bool is_empty =
         hd->type == NGHTTP2_DATA && hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM);
-    bool is_answered = nghttp2_session_get_stream_local_close(h->session, hd->stream_id) == 1;
-    if (hd->type == NGHTTP2_RST_STREAM && !is_answered)
+    /* 1: the answer has left as a whole; 0: not yet; -1: there is no such stream any more. */
+    if (hd->type == NGHTTP2_RST_STREAM &&
+        nghttp2_session_get_stream_local_close(h->session, hd->stream_id) != 1)
         note_excess(h, &h->resets, RESET_BURST, RESETS_A_SECOND);
     else if (is_empty || hd->type == NGHTTP2_PING || hd->type == NGHTTP2_SETTINGS ||
              hd->type == NGHTTP2_PRIORITY || hd->type == NGHTTP2_WINDOW_UPDATE)
