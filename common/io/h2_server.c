@@ -218,14 +218,18 @@ static void body_is_whole(struct http_exchange *x)
 }
 
 /* One more of them: `a_second` are forgiven, and at `burst` the connection ends. */
-static void note_excess(struct h2 *h, struct excess *x, uint64_t burst, uint64_t a_second)
+static void note_excess(struct h2 *h, struct excess *x, const char *what, uint64_t burst,
+                        uint64_t a_second)
 {
     uint64_t step_ns = NS_PER_S / a_second;
     uint64_t forgiven = (loop_now_ns(h->conn->home->loop) - x->since_ns) / step_ns;
     x->frames -= MIN(x->frames, forgiven);
     x->since_ns += forgiven * step_ns;
-    if (++x->frames == burst)
-        nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+    if (++x->frames != burst)
+        return;
+    struct log_ctx ctx = {"http", stream_peer(h->conn->stream)};
+    log_warn(&ctx, "connection ended: too many %s", what);
+    nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
 static void note_abuse(struct h2 *h, const nghttp2_frame_hd *hd)
@@ -235,10 +239,10 @@ static void note_abuse(struct h2 *h, const nghttp2_frame_hd *hd)
     /* 1: the answer has left as a whole; 0: not yet; -1: there is no such stream any more. */
     if (hd->type == NGHTTP2_RST_STREAM &&
         nghttp2_session_get_stream_local_close(h->session, hd->stream_id) != 1)
-        note_excess(h, &h->resets, RESET_BURST, RESETS_A_SECOND);
+        note_excess(h, &h->resets, "resets of unanswered requests", RESET_BURST, RESETS_A_SECOND);
     else if (is_empty || hd->type == NGHTTP2_PING || hd->type == NGHTTP2_SETTINGS ||
              hd->type == NGHTTP2_PRIORITY || hd->type == NGHTTP2_WINDOW_UPDATE)
-        note_excess(h, &h->idle, IDLE_BURST, IDLE_A_SECOND);
+        note_excess(h, &h->idle, "frames without content", IDLE_BURST, IDLE_A_SECOND);
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
